@@ -1,0 +1,35 @@
+"""The drain budget: one monotonic deadline, with a share kept for the commit and the close."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Seconds of the budget kept back for the last commit, the close and the exit.
+RESERVE = 3.0
+#: … but never more than this share of a short budget.
+RESERVE_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When handlers must be finished and when everything must be over.
+
+    Both are on the caller's monotonic clock, in seconds.
+    """
+
+    handlers_by: float
+    over_at: float
+
+    @classmethod
+    def of(cls, seconds: float, *, now: float) -> Budget:
+        """Split ``seconds`` from ``now`` into handler time and reserve."""
+        reserve = min(RESERVE, seconds * RESERVE_SHARE)
+        return cls(handlers_by=now + seconds - reserve, over_at=now + seconds)
+
+    def left(self, now: float) -> float:
+        """Seconds until everything must be over, never negative."""
+        return max(0.0, self.over_at - now)
+
+    def handlers_left(self, now: float) -> float:
+        """Seconds that handlers in flight still have, never negative."""
+        return max(0.0, self.handlers_by - now)

@@ -1,0 +1,395 @@
+"""Settings: names, defaults, limits and the combinations that cannot work.
+
+Values come from the code (``App(workers=2)``), then from the environment (``PENSTOCK_*``,
+which wins). Durations are in seconds. What is wrong is a :class:`~penstock.errors.ConfigError`
+that names the setting and the remedy; all problems are told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from penstock.errors import ConfigError
+
+PREFIX = "PENSTOCK_"
+
+#: Kubernetes injects these for a Service whose name starts with "penstock" (service links):
+#: they are not settings, and refusing them would stop a pod because of a neighbour's name.
+_SERVICE_LINK = re.compile(
+    r"PENSTOCK_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?)"
+)
+
+#: kafka-python options that the drain depends on: changing them would break the promise.
+_OWNED_OPTIONS = frozenset(
+    {
+        "bootstrap_servers",
+        "client_id",
+        "enable_auto_commit",
+        "group_id",
+        "group_instance_id",
+        "key_deserializer",
+        "value_deserializer",
+        "partition_assignment_strategy",
+        "max_poll_interval_ms",
+        "session_timeout_ms",
+        "heartbeat_interval_ms",
+        "bootstrap_timeout_ms",
+    }
+)
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+_SASL_WITH_PASSWORD = frozenset({"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"})
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Field ``x`` is ``PENSTOCK_X`` in the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    # -- Kafka -------------------------------------------------------------------------
+    bootstrap_servers: Annotated[
+        CommaList, Field(min_length=1, description="brokers to start from, host:port,…")
+    ]
+    group_id: str | None = Field(None, description="consumer group (or in the code)")
+    topics: CommaList = Field((), description="topics; overrides the code's")
+    client_id: str = Field("penstock", min_length=1, description="name shown to the brokers")
+    auto_offset_reset: Literal["earliest", "latest"] = Field(
+        "earliest", description="where a group without a committed offset starts"
+    )
+    instance_id: str | None = Field(
+        None,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="base of group.instance.id (static membership, KIP-345)",
+    )
+    stable_identity: bool = Field(
+        False, description="the instance id survives the pod (StatefulSet, systemd)"
+    )
+    session_timeout: Seconds = Field(45.0, description="broker gives a silent member up")
+    heartbeat_interval: Seconds = Field(3.0, description="between heartbeats")
+    max_poll_interval: Seconds = Field(300.0, description="longest pause between polls")
+    metadata_refresh: Seconds = Field(30.0, description="look for new topics, partitions")
+    kafka_options: dict[str, Any] = Field(
+        default_factory=dict, description="further kafka-python consumer options, JSON"
+    )
+
+    # -- Kafka security ----------------------------------------------------------------
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to talk to the brokers"
+    )
+    sasl_mechanism: (
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "AWS_MSK_IAM"] | None
+    ) = Field(None, description="SASL mechanism")
+    sasl_username: str | None = Field(None, description="SASL user")
+    sasl_password: SecretStr | None = Field(None, description="SASL password")
+    sasl_password_file: Path | None = Field(None, description="file holding the password")
+    ssl_cafile: Path | None = Field(None, description="CA certificates, PEM")
+    ssl_certfile: Path | None = Field(None, description="client certificate, PEM")
+    ssl_keyfile: Path | None = Field(None, description="client key, PEM")
+    ssl_password: SecretStr | None = Field(None, description="password of the client key")
+    ssl_check_hostname: bool = Field(True, description="check the broker's host name")
+
+    # -- Work --------------------------------------------------------------------------
+    workers: int = Field(1, ge=1, le=256, description="worker processes")
+    concurrency: int | None = Field(
+        None, ge=1, le=1024, description="handler threads a worker; overrides the code's"
+    )
+    max_poll_records: int = Field(500, ge=1, le=100_000, description="records a fetch hands over")
+    buffer_records: int = Field(
+        4_000, ge=1, le=10_000_000, description="records waiting in a worker at most"
+    )
+    commit_interval: Seconds = Field(1.0, description="between asynchronous commits")
+    retry_first: Seconds = Field(0.5, description="first delay after a handler raised")
+    retry_limit: Seconds = Field(30.0, description="longest delay between tries")
+
+    # -- Ending ------------------------------------------------------------------------
+    drain_timeout: Seconds = Field(25.0, description="budget from request to exit")
+    revoke_timeout: Seconds = Field(
+        20.0, description="longest wait for work on partitions that move away"
+    )
+    quit_urls: CommaList = Field((), description="sidecar URLs to POST after the drain")
+
+    # -- Health ------------------------------------------------------------------------
+    handler_timeout: Seconds = Field(300.0, description="liveness: longest single record")
+    poll_stall_timeout: Seconds = Field(60.0, description="liveness: longest silent poll loop")
+
+    # -- HTTP and control --------------------------------------------------------------
+    http_host: str = Field("0.0.0.0", description="address of the listener")  # noqa: S104 (probes come from outside the pod)
+    http_port: int = Field(8080, ge=0, le=65_535, description="port of the listener")
+    control_token: SecretStr | None = Field(None, min_length=8, description="for POST requests")
+    control_token_file: Path | None = Field(None, description="file holding the token")
+    runtime_dir: Path | None = Field(None, description="generated token; made mode 0700")
+
+    # -- Records of the run ------------------------------------------------------------
+    state_dir: Path | None = Field(None, description="journal of exits; survives restarts")
+    termination_log: Path = Field(
+        Path("/dev/termination-log"), description="exit record for Kubernetes, if it exists"
+    )
+    log_format: Literal["json", "console"] = Field("json", description="log lines")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severe line to log"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the code; nothing else is read."""
+        return (env_settings, init_settings)
+
+    @field_validator("bootstrap_servers", "topics", "quit_urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _host_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for server in value:
+            host, _, port = server.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+                raise ValueError(f"{server!r} is not host:port")
+        return value
+
+    @field_validator("quit_urls")
+    @classmethod
+    def _loopback(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not re.match(r"https?://(localhost|127\.0\.0\.1|\[::1\])[:/]", url):
+                raise ValueError(f"{url!r}: a sidecar is asked to quit on loopback only")
+        return value
+
+    @field_validator("kafka_options")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        owned = sorted(_OWNED_OPTIONS.intersection(value))
+        if owned:
+            raise ValueError(f"{', '.join(owned)}: Penstock sets this itself")
+        return value
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _problems(self) -> Iterable[str]:
+        """Combinations that cannot work, each a sentence with the remedy."""
+        if self.heartbeat_interval * 3 > self.session_timeout:
+            yield (
+                f"PENSTOCK_HEARTBEAT_INTERVAL ({self.heartbeat_interval:g} s) must be at most a "
+                f"third of PENSTOCK_SESSION_TIMEOUT ({self.session_timeout:g} s): one lost "
+                "heartbeat must not cost the membership"
+            )
+        if self.revoke_timeout >= self.max_poll_interval:
+            yield (
+                f"PENSTOCK_REVOKE_TIMEOUT ({self.revoke_timeout:g} s) must be below "
+                f"PENSTOCK_MAX_POLL_INTERVAL ({self.max_poll_interval:g} s): polling waits for "
+                "a revocation"
+            )
+        if self.revoke_timeout >= self.poll_stall_timeout:
+            yield (
+                f"PENSTOCK_POLL_STALL_TIMEOUT ({self.poll_stall_timeout:g} s) must exceed "
+                f"PENSTOCK_REVOKE_TIMEOUT ({self.revoke_timeout:g} s), or a rebalance fails "
+                "liveness"
+            )
+        if self.poll_stall_timeout >= self.max_poll_interval:
+            yield (
+                f"PENSTOCK_POLL_STALL_TIMEOUT ({self.poll_stall_timeout:g} s) is never reached: "
+                f"PENSTOCK_MAX_POLL_INTERVAL ({self.max_poll_interval:g} s) must be longer"
+            )
+        if self.retry_first > self.retry_limit:
+            yield "PENSTOCK_RETRY_FIRST must not exceed PENSTOCK_RETRY_LIMIT"
+        if self.stable_identity and self.instance_id is None:
+            yield (
+                "PENSTOCK_STABLE_IDENTITY needs PENSTOCK_INSTANCE_ID: without it there is no "
+                "identity to keep"
+            )
+        if self.control_token is not None and self.control_token_file is not None:
+            yield "set either PENSTOCK_CONTROL_TOKEN or PENSTOCK_CONTROL_TOKEN_FILE, not both"
+        yield from self._security_problems()
+
+    def _security_problems(self) -> Iterable[str]:
+        sasl = self.security_protocol.startswith("SASL_")
+        tls = self.security_protocol.endswith("SSL")
+        if sasl and self.sasl_mechanism is None:
+            yield (
+                f"PENSTOCK_SECURITY_PROTOCOL={self.security_protocol} needs "
+                "PENSTOCK_SASL_MECHANISM"
+            )
+        if not sasl and (self.sasl_mechanism or self.sasl_username or self.sasl_password):
+            yield (
+                "PENSTOCK_SASL_* is set but PENSTOCK_SECURITY_PROTOCOL is "
+                f"{self.security_protocol}: use SASL_SSL or SASL_PLAINTEXT"
+            )
+        if self.sasl_password is not None and self.sasl_password_file is not None:
+            yield "set either PENSTOCK_SASL_PASSWORD or PENSTOCK_SASL_PASSWORD_FILE, not both"
+        if sasl and self.sasl_mechanism in _SASL_WITH_PASSWORD:
+            if not self.sasl_username:
+                yield f"PENSTOCK_SASL_MECHANISM={self.sasl_mechanism} needs PENSTOCK_SASL_USERNAME"
+            if self.sasl_password is None and self.sasl_password_file is None:
+                yield f"PENSTOCK_SASL_MECHANISM={self.sasl_mechanism} needs PENSTOCK_SASL_PASSWORD"
+        if not tls and (self.ssl_cafile or self.ssl_certfile or self.ssl_keyfile):
+            yield (
+                "PENSTOCK_SSL_* is set but PENSTOCK_SECURITY_PROTOCOL is "
+                f"{self.security_protocol}: use SSL or SASL_SSL"
+            )
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            yield "PENSTOCK_SSL_CERTFILE and PENSTOCK_SSL_KEYFILE go together"
+        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_password_file"):
+            path: Path | None = getattr(self, name)
+            if path is not None and not os.access(path, os.R_OK):
+                yield f"{env_name(name)}={path}: no such file, or not readable"
+
+    # -- derived -----------------------------------------------------------------------
+
+    def sasl_secret(self) -> str | None:
+        """The SASL password, from the setting or its file (trailing newline removed)."""
+        if self.sasl_password is not None:
+            return self.sasl_password.get_secret_value()
+        if self.sasl_password_file is not None:
+            return self.sasl_password_file.read_text().rstrip("\r\n")
+        return None
+
+    def resolved_runtime_dir(self, env: Mapping[str, str] = os.environ) -> Path:
+        """Where the generated control token lives, one directory a service (by port)."""
+        if self.runtime_dir is not None:
+            return self.runtime_dir
+        return default_runtime_dir(env, self.http_port)
+
+    def resolved_state_dir(self, env: Mapping[str, str] = os.environ) -> Path:
+        """Where the journal lives: ``PENSTOCK_STATE_DIR``, else the runtime directory."""
+        return self.state_dir if self.state_dir is not None else self.resolved_runtime_dir(env)
+
+
+def default_runtime_dir(env: Mapping[str, str], port: int) -> Path:
+    """The runtime directory when none is set; the client commands look in the same place."""
+    base = env.get("XDG_RUNTIME_DIR") or env.get("TMPDIR") or "/tmp"  # noqa: S108 (made 0700, owner checked)
+    return Path(base) / f"penstock-{os.getuid()}-{port}"
+
+
+def env_name(field: str) -> str:
+    """``drain_timeout`` → ``PENSTOCK_DRAIN_TIMEOUT``."""
+    return PREFIX + field.upper()
+
+
+def unknown_names(env: Iterable[str]) -> list[str]:
+    """Sentences about ``PENSTOCK_*`` names in the environment that are not settings."""
+    known = {env_name(field) for field in Settings.model_fields}
+    problems = []
+    for name in sorted(env):
+        if not name.startswith(PREFIX) or name in known or _SERVICE_LINK.fullmatch(name):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "; `penstock check` lists them all"
+        problems.append(f"{name} is not a setting{hint}")
+    return problems
+
+
+def load(code: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from the code's values and the environment.
+
+    Raises:
+        ConfigError: naming every setting that is wrong, with the remedy.
+    """
+    problems = unknown_names(env)
+    unknown_code = sorted(set(code) - set(Settings.model_fields))
+    for name in unknown_code:
+        close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        problems.append(
+            f"App({name}=…) is not a setting" + (f"; did you mean {close[0]}?" if close else "")
+        )
+    settings: Settings | None = None
+    try:
+        settings = Settings(**{k: v for k, v in code.items() if k not in unknown_code})
+    except ValidationError as error:
+        problems.extend(_sentences(error))
+    except Exception as error:  # pydantic-settings wraps a JSON error of an env value
+        problems.append(str(error.__cause__ or error))
+    if problems or settings is None:
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _sentences(error: ValidationError) -> Iterable[str]:
+    for item in error.errors(include_url=False):
+        message = str(item["msg"]).removeprefix("Value error, ")
+        if not item["loc"]:
+            yield message  # a combination: the sentence names its settings itself
+            continue
+        name = env_name(str(item["loc"][0]))
+        if item["type"] == "missing":
+            yield f"{name} is not set: it is required"
+            continue
+        shown = "" if "password" in name.lower() or "token" in name.lower() else _shown(item)
+        yield f"{name}{shown}: {message[:1].lower()}{message[1:]}"
+
+
+def _shown(item: Any) -> str:
+    value = item.get("input")
+    if isinstance(value, str | int | float | bool):
+        return f"={value}"
+    if isinstance(value, tuple | list):
+        return "=" + ",".join(map(str, value))
+    return ""
+
+
+def effective(settings: Settings, code: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """``(PENSTOCK_NAME, value, source)`` of every setting, secrets masked."""
+    rows = []
+    for field in Settings.model_fields:
+        value = getattr(settings, field)
+        name = env_name(field)
+        if os.environ.get(name):
+            source = "environment"
+        elif field in code:
+            source = "code"
+        else:
+            source = "default"
+        rows.append((name, _printable(value), source))
+    return rows
+
+
+def _printable(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "-"
+    if isinstance(value, dict):
+        return json.dumps(value) if value else "-"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
