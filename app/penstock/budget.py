@@ -12,23 +12,31 @@ RESERVE_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When handlers must be finished and when everything must be over.
+    """When handlers must be finished, when a worker must be gone, when everything is over.
 
-    Both are on the caller's monotonic clock, in seconds.
+    All on the caller's monotonic clock, in seconds. A worker that is still there at
+    ``worker_by`` cannot help itself (a handler holds the GIL); the rest of the time is for
+    the supervisor to find out why, end it, and exit.
     """
 
     handlers_by: float
+    worker_by: float
     over_at: float
 
     @classmethod
     def of(cls, seconds: float, *, now: float) -> Budget:
         """Split ``seconds`` from ``now`` into handler time and reserve."""
         reserve = min(RESERVE, seconds * RESERVE_SHARE)
-        return cls(handlers_by=now + seconds - reserve, over_at=now + seconds)
+        over = now + seconds
+        return cls(handlers_by=over - reserve, worker_by=over - reserve / 4, over_at=over)
 
     def left(self, now: float) -> float:
         """Seconds until everything must be over, never negative."""
         return max(0.0, self.over_at - now)
+
+    def worker_left(self, now: float) -> float:
+        """Seconds until a worker must be gone, never negative."""
+        return max(0.0, self.worker_by - now)
 
     def handlers_left(self, now: float) -> float:
         """Seconds that handlers in flight still have, never negative."""

@@ -33,3 +33,14 @@ class Record(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+def printable(key: bytes | None) -> str | None:
+    """A record's key for people: text if it is text, else hex."""
+    if key is None:
+        return None
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return "0x" + key.hex()
+    return text if text.isprintable() else "0x" + key.hex()

@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from penstock.errors import ConfigError
+from penstock.paths import default_runtime_dir
 
 PREFIX = "PENSTOCK_"
 
@@ -291,12 +292,6 @@ class Settings(BaseSettings):
     def resolved_state_dir(self, env: Mapping[str, str] = os.environ) -> Path:
         """Where the journal lives: ``PENSTOCK_STATE_DIR``, else the runtime directory."""
         return self.state_dir if self.state_dir is not None else self.resolved_runtime_dir(env)
-
-
-def default_runtime_dir(env: Mapping[str, str], port: int) -> Path:
-    """The runtime directory when none is set; the client commands look in the same place."""
-    base = env.get("XDG_RUNTIME_DIR") or env.get("TMPDIR") or "/tmp"  # noqa: S108 (made 0700, owner checked)
-    return Path(base) / f"penstock-{os.getuid()}-{port}"
 
 
 def env_name(field: str) -> str:

@@ -13,13 +13,14 @@ import uuid
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from .classpath import progress
 from .config import Ports, server_properties, to_text
 from .jvm import FLAGS, Jvm
 from .ports import HOST, free_ports
-from .ready import QUIET_CLIENT, wait_until_ready
+from .ready import QUIET_CLIENT, ClientConfig, wait_until_ready
 from .storage import format_directory
 
 _TIMEOUT = 60.0
@@ -62,7 +63,7 @@ def _train(archive: Path, java: Path, classpath: str, checkpoint: Path) -> bool:
         format_directory(data, checkpoint)
         flags = (f"-XX:ArchiveClassesAtExit={archive}",)
         try:
-            jvm = Jvm(java, classpath, flags, ("kafka.Kafka", str(properties)), Path(name) / "log")
+            jvm = Jvm(java, classpath, flags, ("kafka.Kafka", str(properties)), Path(name))
         except OSError:
             return False
         try:
@@ -76,8 +77,8 @@ def _train(archive: Path, java: Path, classpath: str, checkpoint: Path) -> bool:
 def _exercise(ports: Ports) -> None:
     """Do with the broker what tests do, so that the classes for it are in the archive."""
     topic = f"training-{uuid.uuid4().hex}"
-    plain = {"bootstrap.servers": f"{HOST}:{ports.plain}", **QUIET_CLIENT}
-    sasl = {
+    plain: ClientConfig = {"bootstrap.servers": f"{HOST}:{ports.plain}", **QUIET_CLIENT}
+    sasl: ClientConfig = {
         "bootstrap.servers": f"{HOST}:{ports.sasl}",
         "security.protocol": "SASL_PLAINTEXT",
         "sasl.mechanism": "PLAIN",

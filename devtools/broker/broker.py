@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from .config import Ports, server_properties, to_text
 from .errors import BrokerError, BrokerStartFailed
-from .jvm import Jvm
+from .jvm import LOG, Jvm
 from .ports import HOST, free_ports
 from .proxy import CutProxy
 from .ready import wait_until_ready
@@ -94,11 +94,10 @@ class Broker:
             self._directory = self._make_directory(runtime.checkpoint)
         self._write_properties(self._directory)
         main = ("kafka.Kafka", str(self._directory / "server.properties"))
-        self._jvm = Jvm(runtime.java, runtime.classpath, runtime.flags, main, self.log_path)
+        self._jvm = Jvm(runtime.java, runtime.classpath, runtime.flags, main, self._directory)
         try:
-            ready = wait_until_ready(self._ports.plain, timeout, self._check_alive)
-            if not ready:
-                raise self._start_failed(f"was not ready after {timeout:.0f} s")
+            if not wait_until_ready(self._ports.plain, timeout, self._check_alive):
+                self._fail_start(f"was not ready after {timeout:.0f} s")
         except BaseException:
             self.kill()
             raise
@@ -215,7 +214,7 @@ class Broker:
         """
         if self._directory is None:
             raise BrokerError("this broker has no directory: it was not started, or is closed")
-        return self._directory / "broker.log"
+        return self._directory / LOG
 
     def log_tail(self, lines: int = 40) -> str:
         """Return the last lines of the log; empty if there is none."""
@@ -251,7 +250,7 @@ class Broker:
 
     def _check_alive(self) -> None:
         if not self.alive:
-            raise self._start_failed("ended while starting")
+            self._fail_start("ended while starting")
 
-    def _start_failed(self, what: str) -> BrokerStartFailed:
-        return BrokerStartFailed(f"the broker {what}; the end of its log:\n{self.log_tail()}")
+    def _fail_start(self, what: str) -> NoReturn:
+        raise BrokerStartFailed(f"the broker {what}; the end of its log:\n{self.log_tail()}")

@@ -148,7 +148,7 @@ def _jaas(users: Mapping[str, str]) -> str:
     for name, password in users.items():
         if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
             raise ValueError(f"not usable as a SASL/PLAIN user name in a JAAS line: {name!r}")
-        if not re.fullmatch(r'[ -~]+', password) or set(password) & set('"\\'):
-            raise ValueError(f"the password of {name!r} must be printable ASCII without \" and \\")
+        if not re.fullmatch(r"[ -~]+", password) or set(password) & set('"\\'):
+            raise ValueError(f'the password of {name!r} must be printable ASCII without " and \\')
     entries = " ".join(f'user_{name}="{password}"' for name, password in users.items())
     return f"org.apache.kafka.common.security.plain.PlainLoginModule required {entries};"

@@ -13,7 +13,7 @@ class BrokerError(RuntimeError):
     """Base of every error of this package."""
 
 
-class BrokerUnavailable(BrokerError):
+class BrokerUnavailable(BrokerError):  # noqa: N818 - says what is the case
     """This machine cannot run the real broker; `reason` is a sentence for people."""
 
     def __init__(self, reason: str) -> None:
@@ -21,9 +21,9 @@ class BrokerUnavailable(BrokerError):
         self.reason = reason
 
 
-class BrokerStartFailed(BrokerError):
+class BrokerStartFailed(BrokerError):  # noqa: N818 - says what is the case
     """The broker died, or was not ready in time, while starting."""
 
 
-class BrokerTimeout(BrokerError):
+class BrokerTimeout(BrokerError):  # noqa: N818 - says what is the case
     """The cluster did not reach the wanted state within the deadline."""

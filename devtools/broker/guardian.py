@@ -1,8 +1,8 @@
 """Keeps one child process from outliving the process that wanted it.
 
-Run as a script: `guardian.py PARENT_PID COMMAND…`. It starts the command, prints its pid on
-stdout, and ends when the command ends (with its exit status) or, killing it, when the parent is
-gone, however the parent died.
+Run as a script: `guardian.py PARENT_PID DIRECTORY COMMAND…`. It starts the command, prints its pid
+on stdout, and ends when the command ends (with its exit status) or when the parent is gone, however
+the parent died; then it kills the child and deletes the directory, which nobody else will.
 
 Why a process of its own: PR_SET_PDEATHSIG, the short way, fires when the *thread* that started the
 child ends, so a broker started from a test's helper thread would die with that thread. Here the
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def _die_with_guardian() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main(parent: int, command: list[str]) -> int:
+def main(parent: int, directory: str, command: list[str]) -> int:
     """Run `command` for as long as process `parent` lives; return an exit status like a shell's."""
     child = subprocess.Popen(
         command,
@@ -46,8 +47,10 @@ def main(parent: int, command: list[str]) -> int:
             continue
         return status if status >= 0 else 128 - status
     child.kill()
-    return 128 - child.wait()
+    status = 128 - child.wait()
+    shutil.rmtree(directory, ignore_errors=True)
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

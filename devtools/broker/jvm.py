@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
+
+LOG = "broker.log"
+"""Name of the file with everything that the JVM prints."""
 
 _ENDED_BY_TERM = 128 + signal.SIGTERM
 """The JVM's exit status when TERM ended it, after its shutdown hooks."""
@@ -28,29 +32,35 @@ FLAGS = (
     # Warns of every setting meant for one listener only ("unknown configuration").
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=error",
 )
-"""Flags of every JVM here. An archive of class data is valid only for the flags it was made with."""
+"""Flags of every JVM here. An archive of class data fits only the flags it was made with."""
 
 
 class Jvm:
-    """A running Java program whose output goes to the end of `log`.
+    """A running Java program; its output goes to the end of `LOG` in its directory.
 
-    It has a session of its own: Ctrl-C in a terminal is for the program that uses the broker, which
-    may well need the broker to stop in good order. It dies with this Python process.
+    It has a session of its own: Ctrl-C in a terminal is for the program that uses the broker, and
+    that may still need the broker to stop in good order. It dies with this Python process, and then
+    its directory is deleted.
     """
 
     def __init__(
-        self, java: Path, classpath: str, flags: tuple[str, ...], main: tuple[str, ...], log: Path
+        self,
+        java: Path,
+        classpath: str,
+        flags: tuple[str, ...],
+        main: tuple[str, ...],
+        directory: Path,
     ) -> None:
         """Start class `main[0]` with arguments `main[1:]`.
 
         Raises:
             OSError: the process could not be started.
         """
-        command = [str(java), *FLAGS, *flags, "-cp", classpath, *main]
-        with log.open("ab") as output:
-            # -I -S: the guardian needs nothing but the standard library, and starts at once.
+        # -I -S: the guardian needs nothing but the standard library, and starts at once.
+        guard = [sys.executable, "-I", "-S", str(_GUARDIAN), str(os.getpid()), str(directory)]
+        with (directory / LOG).open("ab") as output:
             self._guardian = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_GUARDIAN), str(os.getpid()), *command],
+                [*guard, str(java), *FLAGS, *flags, "-cp", classpath, *main],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -71,10 +81,8 @@ class Jvm:
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the JVM; nothing happens if it is gone."""
         if self.alive:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
 
     def wait(self, timeout: float) -> int:
         """Wait up to `timeout` seconds for the end; return the exit status as a shell tells it.
@@ -85,7 +93,7 @@ class Jvm:
         return self._guardian.wait(timeout)
 
     def terminate(self, timeout: float) -> bool:
-        """Ask it to end (TERM), and KILL it after `timeout` seconds; return whether it ended well."""
+        """Ask it to end (TERM), and KILL it after `timeout` s; return whether it ended well."""
         self.send(signal.SIGCONT)  # a paused process would not see TERM
         self.send(signal.SIGTERM)
         try:

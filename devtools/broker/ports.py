@@ -34,7 +34,7 @@ def _bound() -> Iterator[socket.socket]:
         with candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                candidate.bind((HOST, random.choice(_RANGE)))  # noqa: S311 - not a secret
+                candidate.bind((HOST, random.choice(_RANGE)))
             except OSError:
                 continue
             yield candidate

@@ -186,7 +186,7 @@ class _Order:
     def execute(self) -> None:
         try:
             self._action()
-        except Exception as error:  # noqa: BLE001 - raised again in the thread that ordered it
+        except Exception as error:  # raised again in the thread that ordered it
             self.error = error
         finally:
             self.done.set()
@@ -232,9 +232,13 @@ class _Link:
     def reset(self) -> None:
         """End both connections with RST."""
         for end in self._ends:
-            self._watch(end, 0)
             with contextlib.suppress(OSError):
                 end.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._close()
+
+    def _close(self) -> None:
+        for end in self._ends:
+            self._watch(end, 0)
             end.socket.close()
         self._forget(self)
 
@@ -243,9 +247,7 @@ class _Link:
             return
         if not end.watched:
             other = self._ends[1] if end is self._ends[0] else self._ends[0]
-            self._selector.register(
-                end.socket, events, lambda mask: self._serve(end, other, mask)
-            )
+            self._selector.register(end.socket, events, lambda mask: self._serve(end, other, mask))
         elif not events:
             self._selector.unregister(end.socket)
         else:
@@ -254,10 +256,10 @@ class _Link:
         end.watched = events
 
     def _serve(self, end: _End, other: _End, mask: int) -> None:
-        if not end.watched & mask:
-            return  # frozen since the selector saw it
+        mask &= end.watched  # it may have been frozen since the selector saw it
         try:
             if mask & selectors.EVENT_WRITE:
+                end.establish()
                 end.flush()
             if mask & selectors.EVENT_READ:
                 other.take(end.socket.recv(_CHUNK))
@@ -269,8 +271,8 @@ class _Link:
             self.reset()
             return
         if all(each.shut for each in self._ends):
-            self.reset()  # both directions were closed in good order: nothing is lost by it
-        else:
+            self._close()
+        elif mask:
             self.thaw()
 
 
@@ -296,17 +298,26 @@ class _End:
         else:
             self.pending_end = True
 
-    def flush(self) -> None:
-        """Write what can be written.
+    def establish(self) -> None:
+        """Take note of the outcome of connecting; the socket has just become writable.
 
         Raises:
-            OSError: the connection is broken, or could not be made.
+            OSError: the connection could not be made.
         """
         if not self.connected:
             error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 raise OSError(error, "connect")
             self.connected = True
+
+    def flush(self) -> None:
+        """Write what can be written.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        if not self.connected:
+            return
         if self.pending:
             self.pending = self.pending[self.socket.send(self.pending) :]
         if self.pending_end and not self.pending and not self.shut:

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from .ports import HOST
 
-QUIET_CLIENT = {"log_level": 0}
-"""librdkafka's own lines on stderr ("Connection refused") are what a test of a dead broker expects."""
+ClientConfig = dict[str, str | int | float | bool]
+
+QUIET_CLIENT: ClientConfig = {"log_level": 0}
+"""Silences librdkafka's lines on stderr ("Connection refused"): they are no news here."""
 
 _POLL_INTERVAL = 0.02
 
@@ -67,5 +70,7 @@ def _all_led(admin: AdminClient) -> bool:
     except KafkaException:
         return False
     return all(
-        partition.leader >= 0 for topic in topics.values() for partition in topic.partitions.values()
+        partition.leader >= 0
+        for topic in topics.values()
+        for partition in topic.partitions.values()
     )

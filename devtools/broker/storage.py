@@ -45,9 +45,7 @@ def make_checkpoint(cache: Path, java: Path, classpath: str) -> Path:
             *("kafka.tools.StorageTool", "format"),
             *("--cluster-id", _random_id(), "--config", str(properties)),
         ]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         made = directory / _CHECKPOINT
         if done.returncode != 0 or not made.exists():
             tail = (done.stdout + done.stderr)[-2000:]

@@ -1,0 +1,98 @@
+"""The control channel between the supervisor and a worker: JSON lines over a socket pair.
+
+Supervisor → worker: ``start``, ``drain``, ``quiet``, ``resume``, ``dump``.
+Worker → supervisor: ``hello``, ``status``, ``drained``, ``fatal``.
+
+The end of the stream is a message, too: a worker that reads it has lost its supervisor and
+drains; a supervisor that reads it is about to reap a worker. JSON rather than pickles: what
+crosses a process boundary should be readable in a debugger and harmless to parse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+from typing import Any, Final
+
+Message = dict[str, Any]
+
+#: A status of a thousand partitions is some 50 KB. Beyond this the stream is not ours.
+_LONGEST: Final = 16 * 1024 * 1024
+_PATIENCE: Final = 1
+
+
+class Channel:
+    """One end. ``send`` may be called from any thread; reading belongs to one."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _PATIENCE, 0))
+        self._lock = threading.Lock()
+        self._buffer = bytearray()
+        self.ended = False
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """The supervisor's end, and the socket to hand to the worker."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        return cls(ours), theirs
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close this end; the other one reads the end of the stream."""
+        self.ended = True
+        with contextlib.suppress(OSError):  # wakes a reader of this same end
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+    def send(self, kind: str, **fields: Any) -> bool:
+        """Send a message; false when the other end is gone or hopelessly behind.
+
+        A worker waits a second for a supervisor that is behind and then drops the message:
+        statuses are cumulative. The supervisor does not wait: commands are a few dozen bytes
+        into an empty buffer, and a worker too stuck to read them is dealt with by the
+        deadline.
+        """
+        data = json.dumps({"t": kind, **fields}, separators=(",", ":")).encode() + b"\n"
+        try:
+            with self._lock:
+                self._sock.sendall(data)
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> list[Message]:
+        """The complete messages that are there; sets ``ended`` at the stream's end."""
+        data = b""
+        while True:
+            try:
+                part = self._sock.recv(1 << 18, socket.MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                part = b""
+            if not part:
+                self.ended = True
+                break
+            data += part
+        self._buffer += data
+        *lines, rest = bytes(self._buffer).split(b"\n")
+        self._buffer = bytearray(rest)
+        if len(rest) > _LONGEST:
+            self.ended = True
+        messages = []
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except ValueError:  # a worker killed in the middle of a line
+                continue
+            if isinstance(message, dict):
+                messages.append(message)
+        return messages

@@ -1,0 +1,325 @@
+"""The command line.
+
+Heavy modules are imported inside the commands that need them: ``penstock health`` and
+``penstock prestop`` are exec hooks, started anew each time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+import penstock
+from penstock import exits, render
+from penstock.errors import PenstockError
+from penstock.exits import Exit
+
+if TYPE_CHECKING:
+    from penstock.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_INTERRUPTED: Final = 130
+_WAIT: Final = 60.0  # seconds that --wait waits
+_PRESTOP: Final = 25.0  # seconds of a drain when neither the service nor the setting tells
+_MARGIN: Final = 2.0  # seconds after the service's own deadline until it is given up
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status, never click's own (2 means FORCED here)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        with cli.make_context("penstock", [], resilient_parsing=True) as context:
+            _say(cli.get_help(context), err=True)
+        return Exit.USAGE
+    try:
+        result = cli.main(arguments, prog_name="penstock", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except PenstockError as error:
+        for sentence in str(error).splitlines():
+            _say(f"penstock: {sentence}", err=True)
+        return error.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print; a reader that went away (``| head``) does not change the exit status."""
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        # What is still buffered would raise again when the interpreter flushes at its end.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, (sys.stderr if err else sys.stdout).fileno())
+        os.close(devnull)
+
+
+def _literal(text: str) -> str:
+    """Keep click from rewrapping a block."""
+    return "\b\n" + text
+
+
+@click.group(
+    epilog="\n\n".join(
+        (
+            _literal(
+                "Examples:\n"
+                "  penstock run shop.orders:app      run a service\n"
+                "  penstock restart --wait           drain it, then exit 4\n"
+                "  penstock status                   see what it does"
+            ),
+            _literal(
+                "Exit codes of `run` (all of them: penstock exits):\n"
+                + render.table(
+                    ("", "", ""),
+                    (
+                        ("", k.code, f"{k.name}{', planned' if k.planned else ''}")
+                        for k in exits.TABLE
+                    ),
+                ).lstrip("\n")
+            ),
+            "Settings are PENSTOCK_* in the environment; `penstock check MODULE:APP` lists them.",
+        )
+    ),
+)
+@click.version_option(penstock.__version__, prog_name="penstock")
+def cli() -> None:
+    """Kafka consumers that can be restarted on purpose: drain, commit, exit 4."""
+
+
+# -- the service -----------------------------------------------------------------------
+
+
+@cli.command(epilog="Example: PENSTOCK_BOOTSTRAP_SERVERS=kafka:9092 penstock run shop.orders:app")
+@click.argument("target", metavar="MODULE:APP")
+def run(target: str) -> int:
+    """Run the consumer until it is asked to stop or restart.
+
+    TERM, INT and QUIT stop it (exit 0), USR2 restarts it (exit 4). Both drain first.
+    """
+    from penstock.supervisor.service import run as run_service  # noqa: PLC0415 (heavy)
+
+    return run_service(target)
+
+
+@cli.command(epilog="Exits 78 when something is wrong, naming the setting and the remedy.")
+@click.argument("target", metavar="MODULE:APP")
+def check(target: str) -> int:
+    """Print the effective configuration, secrets masked, and validate it."""
+    from penstock import configuration  # noqa: PLC0415 (imports pydantic and the application)
+
+    _say(render.table(("NAME", "VALUE", "SOURCE"), configuration.rows(target)))
+    return 0
+
+
+@cli.command(name="exits")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def exits_(*, as_json: bool) -> None:
+    """Print what each exit code means."""
+    if as_json:
+        rows = [
+            {"code": k.code, "name": k.name, "planned": k.planned, "when": k.when}
+            for k in exits.TABLE
+        ]
+        _say(json.dumps(rows, indent=2))
+    else:
+        _say(render.exit_codes())
+
+
+# -- asking a running service ----------------------------------------------------------
+
+
+def _url(command: F) -> F:
+    return click.option(
+        "--url",
+        metavar="URL",
+        help="The service  [default: http://127.0.0.1:$PENSTOCK_HTTP_PORT, 8080 if unset]",
+    )(command)
+
+
+def _asking(command: F) -> F:
+    reason = click.option("--reason", default="", help="Free text for logs and the exit record.")
+    return _url(reason(command))
+
+
+def _waiting(command: F) -> F:
+    wait = click.option("--wait", is_flag=True, help="Wait until the service is gone.")
+    timeout = click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=_WAIT,
+        show_default=True,
+        help="Seconds that --wait waits.",
+    )
+    return wait(timeout(command))
+
+
+def _client(url: str | None) -> Client:
+    from penstock import client  # noqa: PLC0415 (http.client is the half of start-up)
+
+    return client.Client(url or client.default_url(), os.environ)
+
+
+_ASK_EPILOG: Final = (
+    "Exits 0 when the service accepted, 1 when it refused or cannot be reached. The control "
+    "token is PENSTOCK_CONTROL_TOKEN, the file PENSTOCK_CONTROL_TOKEN_FILE, or the one that the "
+    "service left in PENSTOCK_RUNTIME_DIR."
+)
+
+
+@cli.command(epilog=_ASK_EPILOG)
+@_asking
+@_waiting
+def restart(*, url: str | None, reason: str, wait: bool, timeout: float) -> int:
+    """Drain the service, then let it exit 4, to be started again.
+
+    Example: penstock restart --reason "new certificates" --wait
+    """
+    return _end(_client(url), "restart", reason, timeout if wait else None)
+
+
+@cli.command(epilog=_ASK_EPILOG)
+@_asking
+@_waiting
+def stop(*, url: str | None, reason: str, wait: bool, timeout: float) -> int:
+    """Drain the service, leave the group, then let it exit 0."""
+    return _end(_client(url), "stop", reason, timeout if wait else None)
+
+
+@cli.command(epilog=_ASK_EPILOG)
+@_asking
+def quiet(*, url: str | None, reason: str) -> int:
+    """Take nothing new in, but keep the assignment (undo: resume)."""
+    return _ask(_client(url), "quiet", reason)
+
+
+@cli.command(epilog=_ASK_EPILOG)
+@_asking
+def resume(*, url: str | None, reason: str) -> int:
+    """Take work in again after quiet."""
+    return _ask(_client(url), "resume", reason)
+
+
+@cli.command(epilog=_ASK_EPILOG)
+@_asking
+def reload(*, url: str | None, reason: str) -> int:
+    """Replace the workers in place, one after another; the service does not exit."""
+    return _ask(_client(url), "reload", reason)
+
+
+def _ask(client: Client, kind: str, reason: str) -> int:
+    answer = client.post(f"/{kind}", {"reason": reason})
+    accepted = answer.code != 409  # noqa: PLR2004 (Conflict)
+    if accepted:
+        state = answer.json.get("status", {}).get("state")
+        _say(f"{kind} {answer.json.get('outcome')}: the service is {state}")
+    else:
+        _say(f"penstock: {answer.detail}", err=True)
+    return 0 if accepted else 1
+
+
+def _end(client: Client, kind: str, reason: str, wait: float | None) -> int:
+    from penstock.client import ServiceGoneError  # noqa: PLC0415 (as in _client)
+
+    code = _ask(client, kind, reason)
+    if code or wait is None:
+        return code
+    up = 0.0
+    try:
+        for status in client.poll(wait):
+            if status["uptime_seconds"] < up:
+                break  # gone and back between two polls
+            up = status["uptime_seconds"]
+        else:
+            _say(
+                f"penstock: the service is still there after {wait:g} s; `penstock status` "
+                "tells what it waits for, --timeout waits longer",
+                err=True,
+            )
+            return 1
+    except ServiceGoneError:
+        pass
+    _say("the service is gone" if kind == "stop" else "the service has exited")
+    return 0
+
+
+@cli.command()
+@_url
+@click.option("--json", "as_json", is_flag=True, help="What /status says, as it is.")
+def status(*, url: str | None, as_json: bool) -> None:
+    """Show state, workers, lag, work in flight and past exits."""
+    report = _client(url).status()
+    _say(json.dumps(report, indent=2) if as_json else render.status(report))
+
+
+_PROBES: Final = {"live": "/livez", "ready": "/readyz", "started": "/startupz"}
+
+
+@cli.command(epilog="Docker: HEALTHCHECK CMD penstock health")
+@click.argument("probe", type=click.Choice(list(_PROBES)), default="live")
+@_url
+def health(*, probe: str, url: str | None) -> int:
+    """Ask a probe: exit 0 for yes, 1 for no (or no answer)."""
+    answer = _client(url).get(_PROBES[probe])
+    if answer.code == 200:  # noqa: PLR2004 (OK)
+        _say(f"{probe}: ok")
+        return 0
+    reasons = "; ".join(map(str, answer.json.get("reasons", []))) or answer.detail
+    _say(f"{probe}: failing: {reasons}")
+    return 1
+
+
+@cli.command(epilog="Kubernetes: lifecycle.preStop.exec.command: [penstock, prestop]")
+@_url
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    help="Seconds to wait for the drain  [default: what the service says it has left]",
+)
+def prestop(*, url: str | None, timeout: float | None) -> int:
+    """Ask for a held restart and wait until it has drained; for preStop hooks.
+
+    The service stays up until TERM comes, so that the exit code is 4. Always exits 0: a hook
+    that fails would not keep the pod, but it would cut the drain short.
+    """
+    try:
+        _say(_prestop(_client(url), timeout))
+    except Exception as error:  # anything at all must not fail the pod's deletion
+        _say(f"penstock: prestop did not drain: {error}", err=True)
+    return 0
+
+
+def _prestop(client: Client, timeout: float | None) -> str:
+    from penstock.client import ServiceGoneError  # noqa: PLC0415 (as in _client)
+
+    answer = client.post("/restart", {"hold": True, "source": "prestop"})
+    try:  # from here on, a service that is gone is one that has ended its drain
+        status = answer.json.get("status") or client.status()  # a 409 carries no status
+        budget = _budget(status) if timeout is None else timeout
+        if _drained(status) or any(map(_drained, client.poll(budget))):
+            return "drained"
+    except ServiceGoneError:
+        return "the service has exited"
+    return f"not drained within {budget:g} s; TERM will end what is left"
+
+
+def _drained(status: dict[str, Any]) -> bool:
+    return all(worker["state"] == "stopped" for worker in status["workers"])
+
+
+def _budget(status: dict[str, Any]) -> float:
+    drain = status.get("drain")
+    if drain:
+        return float(drain["left_seconds"]) + _MARGIN
+    try:
+        return float(os.environ.get("PENSTOCK_DRAIN_TIMEOUT", "")) + _MARGIN
+    except ValueError:
+        return _PRESTOP + _MARGIN

@@ -1,0 +1,107 @@
+"""Back-pressure: which partitions to pause and when to resume them. Pure bookkeeping.
+
+Two bounds. A partition that has enough waiting is paused by itself, so that one slow or
+failing partition does not fill the buffer of the others. When everything together is too
+much, all are paused. Each bound lets go well below where it took hold, or every record would
+flip it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from penstock.record import Partition
+
+#: Everything resumes at this share of the bound; a single partition at half of its own.
+_RESUME_ALL = 0.75
+
+
+class Flow:
+    """Counts of waiting records, and the pauses that follow. Not thread-safe."""
+
+    def __init__(self, *, total: int, batch: int) -> None:
+        """``total``: records waiting at most; ``batch``: the most one poll can bring."""
+        self._total = max(total, batch)
+        self._batch = batch
+        self._waiting: dict[Partition, int] = {}
+        self._held: set[Partition] = set()
+        self._over: set[Partition] = set()
+        self._paused: set[Partition] = set()
+        self._changed: set[Partition] = set()
+        self._everything = False
+        self.waiting = 0
+
+    def own(self, partition: Partition) -> None:
+        """A partition came; it flows."""
+        self._waiting.setdefault(partition, 0)
+        self._changed.add(partition)
+
+    def disown(self, partition: Partition) -> None:
+        """A partition went, with whatever was waiting."""
+        self.waiting -= self._waiting.pop(partition, 0)
+        for group in (self._held, self._over, self._paused, self._changed):
+            group.discard(partition)
+
+    def add(self, partition: Partition, count: int) -> None:
+        """``count`` records wait."""
+        waiting = self._waiting[partition] = self._waiting[partition] + count
+        self.waiting += count
+        if waiting >= self._share and partition not in self._over:
+            self._over.add(partition)
+            self._changed.add(partition)
+
+    def take(self, partition: Partition, count: int) -> None:
+        """``count`` records wait no more. A partition that went is ignored."""
+        if partition not in self._waiting:
+            return
+        waiting = self._waiting[partition] = self._waiting[partition] - count
+        self.waiting -= count
+        if partition in self._over and waiting <= self._share // 2:
+            self._over.discard(partition)
+            self._changed.add(partition)
+
+    def hold(self, partition: Partition) -> None:
+        """The partition waits for a retry: fetch nothing for it meanwhile."""
+        if partition in self._waiting:
+            self._held.add(partition)
+            self._changed.add(partition)
+
+    def release(self, partition: Partition) -> None:
+        """The retry is due."""
+        if partition in self._held:
+            self._held.discard(partition)
+            self._changed.add(partition)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether everything is paused."""
+        return self._everything
+
+    @property
+    def _share(self) -> int:
+        """What one partition may have waiting: its part of the total, at least one poll."""
+        return max(self._batch, self._total // max(1, len(self._waiting)))
+
+    def changes(self) -> tuple[Collection[Partition], Collection[Partition]]:
+        """``(to pause, to resume)`` since the last call; cheap when nothing changed."""
+        before = self._everything
+        if self._everything:
+            self._everything = self.waiting > self._total * _RESUME_ALL
+        else:
+            self._everything = self.waiting >= self._total
+        if self._everything == before and not self._changed:
+            return (), ()
+        looked_at = self._waiting if self._everything != before else self._changed
+        pause, resume = [], []
+        for partition in list(looked_at):
+            if partition not in self._waiting:
+                continue
+            wanted = self._everything or partition in self._held or partition in self._over
+            if wanted and partition not in self._paused:
+                self._paused.add(partition)
+                pause.append(partition)
+            elif not wanted and partition in self._paused:
+                self._paused.discard(partition)
+                resume.append(partition)
+        self._changed.clear()
+        return pause, resume

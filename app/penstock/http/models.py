@@ -1,0 +1,180 @@
+"""What the HTTP side says and takes: the JSON of ``/status``, the probes and the requests.
+
+Times are in seconds. The answers ignore unknown fields when they are read back (a journal
+written by a newer version must stay readable); the requests refuse them (a misspelt ``hold``
+must not restart a service at once).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from penstock.lifecycle import Kind, Outcome, State
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Ask(BaseModel):
+    # strict: "hold": "no" is a mistake to be told, not a truth value to be guessed.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+# -- answers ---------------------------------------------------------------------------
+
+
+class InFlight(_Answer):
+    """A record that a handler has started and not finished."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str | None = Field(None, description="UTF-8 where printable, else hexadecimal")
+    age_seconds: float
+    stack: str | None = Field(None, description="where the handler's thread is, if captured")
+
+
+class Worker(_Answer):
+    """One worker process."""
+
+    index: int
+    pid: int | None = Field(None, description="absent while the worker is being replaced")
+    state: str
+    joined: bool = Field(description="joined its group and polled at least once")
+    poll_age_seconds: float | None = Field(None, description="since the last poll returned")
+    instance_id: str | None = Field(None, description="group.instance.id (static membership)")
+    assignment: dict[str, list[int]] = Field({}, description="topic → partitions")
+    lag: dict[str, dict[str, int]] = Field(
+        {}, description="topic → partition → records; a partition of unknown lag is absent"
+    )
+    in_flight: list[InFlight] = []
+    warnings: list[str] = []
+
+
+class ExitRecord(_Answer):
+    """How a run ended: a journal line, and the termination message."""
+
+    code: int | Literal["unknown"] = Field(description="unknown: the run left no exit line")
+    name: str
+    planned: bool
+    reason: str = ""
+    requested_by: str = ""
+    drain_seconds: float | None = None
+    in_flight_at_deadline: list[InFlight] = []
+    uptime_seconds: float
+    at: AwareDatetime
+
+
+class ExitCount(_Answer):
+    """How often a code was returned, over the runs that the journal remembers."""
+
+    code: str
+    name: str
+    planned: bool
+    count: int
+
+
+class Intent(_Answer):
+    """What was asked of the service."""
+
+    kind: Kind
+    reason: str = ""
+    requested_by: str = ""
+    held: bool = False
+    released: bool = False
+
+
+class FailureInfo(_Answer):
+    """Why the exit will be unplanned."""
+
+    code: int
+    name: str
+    reason: str
+
+
+class Drain(_Answer):
+    """A drain under way."""
+
+    age_seconds: float
+    left_seconds: float
+
+
+class Build(_Answer):
+    """What is running."""
+
+    version: str
+    python: str
+    kafka_python: str
+
+
+class Status(_Answer):
+    """The whole picture."""
+
+    state: State
+    ready: bool
+    live: bool
+    reasons: list[str] = Field([], description="why it is not ready, or not live")
+    intent: Intent | None = None
+    failure: FailureInfo | None = None
+    drain: Drain | None = None
+    uptime_seconds: float
+    build: Build
+    group: str
+    topics: list[str]
+    workers: list[Worker]
+    last_exit: ExitRecord | None = None
+    exits: list[ExitCount] = []
+
+
+class Probe(_Answer):
+    """A probe's answer and, where it is no, why."""
+
+    status: Literal["ok", "failing"]
+    reasons: list[str] = []
+
+
+class Accepted(_Answer):
+    """What became of a request, and the service right after it."""
+
+    outcome: Outcome
+    status: Status
+
+
+class Problem(_Answer):
+    """Why a request was not served."""
+
+    detail: str
+
+
+# -- requests --------------------------------------------------------------------------
+
+
+def _one_line(text: str) -> str:
+    """Free text of a stranger ends up in logs: no control characters, no line breaks."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+Reason = Annotated[
+    str,
+    Field(max_length=200, description="free text for the log, the journal and the exit record"),
+    AfterValidator(_one_line),
+]
+
+
+class ReasonRequest(_Ask):
+    """Body of ``POST /stop``, ``/quiet``, ``/resume`` and ``/reload``."""
+
+    reason: Reason = ""
+
+
+class RestartRequest(ReasonRequest):
+    """Body of ``POST /restart``."""
+
+    hold: bool = Field(
+        default=False,
+        description="drain, stay up until TERM or the end of the budget, then exit 4",
+    )
+    source: Literal["http", "prestop"] = "http"

@@ -1,0 +1,30 @@
+"""Which engine a worker uses."""
+
+from __future__ import annotations
+
+from penstock.app import Plan
+from penstock.kafka.port import Connect, Engine, Rebalance
+
+
+def instance_id(base: str | None, index: int) -> str | None:
+    """The ``group.instance.id`` of one worker: ``billing-0``, ``billing-1``, …"""
+    return None if base is None else f"{base}-{index}"
+
+
+def connector(plan: Plan, index: int) -> Connect:
+    """How worker ``index`` makes its consumer."""
+
+    def connect(rebalance: Rebalance, timeout: float) -> Engine:
+        # kafka-python takes a while to import; a worker says hello first.
+        from penstock.kafka.kafka_python import KafkaPythonEngine  # noqa: PLC0415
+
+        return KafkaPythonEngine(
+            plan.settings,
+            plan.topics,
+            plan.group,
+            instance_id(plan.settings.instance_id, index),
+            rebalance,
+            timeout,
+        )
+
+    return connect

@@ -1,0 +1,396 @@
+"""The default engine: kafka-python's consumer behind the port, with its traps handled.
+
+The numbers in comments ("trap 2") are those of the project's list of verified kafka-python
+3.0 traps, told in ``docs/kafka-python.md``.
+
+Two threads meet here. The worker's poll loop calls the methods; the client's I/O thread
+calls the rebalance listener and sends the heartbeats. The private parts of kafka-python that
+are used (``_coordinator``, ``_cluster``, ``_fetcher``, ``_net``, ``_subscription``) are named
+in :data:`PRIVATE`, which a test checks, so that an upgrade that moves one fails loudly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import structlog
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import errors as k
+from kafka.admin import MemberToRemove
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.net.wakeup_notifier import WakeupNotifier
+from kafka.structs import MemberState, OffsetAndMetadata
+
+from penstock.errors import AuthorizationFailed, CommitRefused, KafkaFailure, Unreadable
+from penstock.kafka.config import client_options, consumer_options
+from penstock.kafka.failures import principal_of, translate
+from penstock.kafka.port import Commit, Membership, Rebalance
+from penstock.record import Partition, Record
+from penstock.seat import Seat
+from penstock.settings import Settings
+
+log = structlog.get_logger("penstock.kafka")
+
+#: Private attributes this module reaches into, as dotted paths from the consumer.
+PRIVATE: Final = (
+    "_cluster.partitions_for_topic",
+    "_cluster.topic_id",
+    "_cluster.unauthorized_topics",
+    "_coordinator.need_rejoin",
+    "_coordinator.request_rejoin",
+    "_fetcher._next_in_line_exception_metadata",
+    "_net",
+    "_subscription.assignment",
+)
+
+#: Trap 2: a poll that times out between JoinGroup and SyncGroup wedges or restarts the join.
+#: 0 of 8 starts did so with polls of at least half a second, most did with 50 to 100 ms.
+_JOIN_POLL: Final = 1.0
+
+_STATES: Final = {
+    MemberState.UNJOINED: Membership.UNJOINED,
+    MemberState.REBALANCING: Membership.REBALANCING,
+    MemberState.STABLE: Membership.STABLE,
+}
+
+
+class KafkaPythonEngine:
+    """One group member. See :class:`penstock.kafka.port.Engine` for the contract."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: tuple[str, ...],
+        group: str,
+        instance: str | None,
+        rebalance: Rebalance,
+        timeout: float,
+    ) -> None:
+        self._settings = settings
+        self._topics = frozenset(topics)
+        self._group = group
+        self._instance = instance
+        self._rebalance = rebalance
+        self._principal = principal_of(settings.sasl_username)
+        self._topic_ids: dict[str, object] = {}
+        self._last_commit: _Commit | None = None
+        self.closing = False
+        options = consumer_options(settings, group, instance)
+        # Trap 12: the constructor blocks until a broker answers, or raises at this timeout.
+        options["bootstrap_timeout_ms"] = max(1, round(timeout * 1000))
+        try:
+            self._consumer = KafkaConsumer(**options)
+        except k.KafkaTimeoutError as error:
+            raise TimeoutError(str(error)) from error
+        except (k.KafkaError, OSError, ValueError, TypeError, AssertionError) as error:
+            raise self._failure(error) from error
+        self._notifier = WakeupNotifier(self._consumer._net)  # noqa: SLF001 (trap 4)
+        self._consumer.subscribe(topics=sorted(topics), listener=_Listener(self))
+
+    # -- polling -----------------------------------------------------------------------
+
+    def poll(self, timeout: float, limit: int) -> Mapping[Partition, list[Record]]:
+        """See the port. Retriable client errors are logged and give an empty answer."""
+        if self.membership() is not Membership.STABLE or self._needs_rejoin():
+            timeout = max(timeout, _JOIN_POLL)
+        try:
+            fetched = self._consumer.poll(timeout_ms=round(timeout * 1000), max_records=limit)
+        except Exception as error:
+            failure = self._failure(error)
+            if isinstance(failure, KafkaFailure):
+                raise failure from error
+            log.warning("kafka poll failed, going on", error=str(error))
+            return {}
+        self._guard_wedge()
+        self._guard_unreadable()
+        self._guard_unauthorized()
+        self._guard_recreated()
+        return {
+            Partition(tp.topic, tp.partition): [
+                Record(
+                    r.topic,
+                    r.partition,
+                    r.offset,
+                    r.timestamp,
+                    r.key,
+                    r.value,
+                    tuple(r.headers) if r.headers else (),
+                )
+                for r in records
+            ]
+            for tp, records in fetched.items()
+        }
+
+    def _needs_rejoin(self) -> bool:
+        return bool(self._consumer._coordinator.need_rejoin())  # noqa: SLF001 (trap 2)
+
+    def _guard_wedge(self) -> None:
+        """Trap 2, the group-leader wedge.
+
+        A rejoin that metadata started (not a heartbeat) is forgotten when ``poll`` times out
+        in the middle of it: the leader's new snapshot says "nothing to rejoin for", nobody
+        awaits the SyncGroup, heartbeats stay off and ``poll`` returns nothing for ever.
+        "Rebalancing, but no need to rejoin" is that contradiction; asking for a rejoin makes
+        the next ``poll`` await the join under way, or start it again.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 (trap 2)
+        if self.membership() is Membership.REBALANCING and not coordinator.need_rejoin():
+            log.info("rejoining: the client forgot a rebalance it had begun")
+            coordinator.request_rejoin()
+
+    def _guard_unreadable(self) -> None:
+        """Trap 1: a fetch error that was put aside must not meet a paused partition.
+
+        When other records came in the same ``poll``, the client keeps the error for the next
+        one. If the partition is paused then, the error is dropped and a later ``poll`` spins
+        on the broken batch without ever returning. So it is told now.
+        """
+        aside = self._consumer._fetcher._next_in_line_exception_metadata  # noqa: SLF001 (trap 1)
+        if aside is None:
+            return
+        failure = self._failure(aside.exception)
+        if isinstance(failure, KafkaFailure):
+            where = f"{aside.partition.topic}[{aside.partition.partition}]"
+            raise Unreadable(f"{where}: {failure}") from aside.exception
+
+    def _guard_unauthorized(self) -> None:
+        """A topic that may not be described never gets partitions, and poll says nothing."""
+        refused = self._topics & set(self._consumer._cluster.unauthorized_topics)  # noqa: SLF001
+        if refused:
+            failure = self._failure(k.TopicAuthorizationFailedError(refused))
+            raise failure if isinstance(failure, KafkaFailure) else AuthorizationFailed(str(failure))
+
+    def _guard_recreated(self) -> None:
+        """A topic that was deleted and made again has the same name and another log.
+
+        The client fetches by name, so an old position would silently skip the new log's
+        beginning. Its id (KIP-516) tells them apart.
+        """
+        cluster = self._consumer._cluster  # noqa: SLF001 (no public access to topic ids)
+        for topic in self._topics:
+            found = cluster.topic_id(topic)
+            if found is None or found == self._topic_ids.get(topic):
+                continue
+            known, self._topic_ids[topic] = self._topic_ids.get(topic), found
+            again = [p for p in self.assignment() if p.topic == topic]
+            if known is None or not again:
+                continue
+            log.warning("topic was deleted and made again: reading it from its start", topic=topic)
+            self._rebalance.lost(again)
+            for partition in again:
+                self.seek(partition, 0)
+            self._paused_if(again, pause=self._rebalance.assigned(again))
+
+    # -- flow --------------------------------------------------------------------------
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        """See the port."""
+        self._consumer.pause(*self._owned(partitions))
+
+    def resume(self, partitions: Collection[Partition]) -> None:
+        """See the port."""
+        self._consumer.resume(*self._owned(partitions))
+
+    def _paused_if(self, partitions: Collection[Partition], *, pause: bool) -> None:
+        (self.pause if pause else self.resume)(partitions)
+
+    def _owned(self, partitions: Collection[Partition]) -> list[Any]:
+        owned = self._consumer.assignment()
+        return [tp for p in partitions if (tp := TopicPartition(*p)) in owned]
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """See the port. A partition that is not owned any more is ignored."""
+        for tp in self._owned([partition]):
+            self._consumer.seek(tp, offset)
+
+    # -- committing --------------------------------------------------------------------
+
+    def commit(self, offsets: Mapping[Partition, int], timeout: float) -> None:
+        """See the port."""
+        try:
+            self._consumer.commit(_committable(offsets), timeout_ms=max(1, round(timeout * 1000)))
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def commit_soon(self, offsets: Mapping[Partition, int]) -> Commit:
+        """See the port."""
+        commit = _Commit(self)
+        try:
+            # Trap 9: callbacks fire inside poll() only, newest first. One commit is under
+            # way at a time, so neither matters.
+            self._consumer.commit_async(_committable(offsets), callback=commit.finished)
+        except Exception as error:
+            commit.finished(None, error)
+        self._last_commit = commit
+        return commit
+
+    # -- looking -----------------------------------------------------------------------
+
+    def membership(self) -> Membership:
+        """See the port."""
+        return _STATES[self._consumer.group_metadata().state]
+
+    def assignment(self) -> frozenset[Partition]:
+        """See the port."""
+        return frozenset(Partition(tp.topic, tp.partition) for tp in self._consumer.assignment())
+
+    def ends(self) -> Mapping[Partition, tuple[int, int]]:
+        """See the port. Reads what fetch responses brought; no request is made."""
+        found = {}
+        for tp, state in list(self._consumer._subscription.assignment.items()):  # noqa: SLF001 (position() may block)
+            if state.position is not None and state.highwater is not None:
+                found[Partition(tp.topic, tp.partition)] = (state.position.offset, state.highwater)
+        return found
+
+    def missing_topics(self) -> frozenset[str]:
+        """See the port. ``partitions_for_topic`` of the consumer would block on a request."""
+        cluster = self._consumer._cluster  # noqa: SLF001
+        return frozenset(t for t in self._topics if not cluster.partitions_for_topic(t))
+
+    # -- rebalances, on the client's I/O thread ----------------------------------------
+
+    def wake(self) -> None:
+        """See the port."""
+        self._notifier.notify()
+
+    async def revoke(self, partitions: Collection[Partition]) -> None:
+        """Finish what is in flight on partitions that move away, commit it, let go.
+
+        Awaits only things that the I/O thread itself resolves (traps 3 and 4): heartbeats go
+        on, and the group waits for this member no longer than ``revoke_timeout``.
+        """
+        self._rebalance.revoking(partitions)
+        deadline = time.monotonic() + (0 if self.closing else self._settings.revoke_timeout)
+        while not self._rebalance.settled(partitions):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            await self._notifier(min(left, 0.25))
+        offsets = self._rebalance.committable(partitions)
+        committed = not offsets or await self._commit_revoked(offsets)
+        self._rebalance.revoked(partitions, committed=committed)
+
+    async def _commit_revoked(self, offsets: Mapping[Partition, int]) -> bool:
+        deadline = time.monotonic() + (1.0 if self.closing else 5.0)
+        while True:
+            try:
+                # Sent on the coordinator's one connection: it cannot overtake, nor be
+                # overtaken by, the asynchronous commit that may be under way.
+                await self._consumer.commit_async(_committable(offsets))
+            except k.RetriableError as error:
+                if time.monotonic() >= deadline:
+                    log.warning("commit at revocation failed", error=str(error))
+                    return False
+                await self._notifier(0.1)
+            except Exception as error:
+                log.warning("commit at revocation failed", error=str(error))
+                return False
+            else:
+                return True
+
+    def added(self, partitions: Collection[Partition]) -> None:
+        """Partitions came."""
+        if self._rebalance.assigned(partitions):
+            self.pause(partitions)
+
+    def gone(self, partitions: Collection[Partition]) -> None:
+        """Partitions were lost."""
+        self._rebalance.lost(partitions)
+
+    # -- closing -----------------------------------------------------------------------
+
+    def close(self, seat: Seat, timeout: float) -> None:
+        """See the port.
+
+        Trap 11: kafka-python's static members never send LeaveGroup, which is right for a
+        restart. At a stop the member is removed through the admin API (KIP-345), or its
+        partitions would stand still for the whole session timeout.
+        """
+        self.closing = True
+        until = time.monotonic() + timeout
+        try:
+            self._consumer.close(autocommit=False, timeout_ms=max(1, round(timeout * 1000)))
+        except Exception as error:
+            log.warning("closing the consumer failed", error=str(error))
+        if self._instance is not None and seat is Seat.LEAVE:
+            self._leave_static(max(0.5, until - time.monotonic()))
+
+    def _leave_static(self, timeout: float) -> None:
+        try:
+            admin = KafkaAdminClient(
+                **client_options(self._settings),
+                bootstrap_timeout_ms=round(timeout * 1000),
+                request_timeout_ms=max(1_000, round(timeout * 1000)),
+            )
+            try:
+                admin.remove_group_members(
+                    self._group, [MemberToRemove(group_instance_id=self._instance)]
+                )
+            finally:
+                admin.close()
+        except Exception as error:
+            log.warning(
+                "could not leave the group; its partitions wait for the session timeout",
+                instance_id=self._instance,
+                error=str(error),
+            )
+
+    def _failure(self, error: BaseException) -> KafkaFailure | CommitRefused:
+        ours = translate(error, principal=self._principal, group=self._group)
+        assert isinstance(ours, KafkaFailure | CommitRefused)
+        return ours
+
+
+class _Commit:
+    """An asynchronous commit; finished on the poll loop's thread, inside ``poll``."""
+
+    __slots__ = ("_engine", "_outcome")
+
+    def __init__(self, engine: KafkaPythonEngine) -> None:
+        self._engine = engine
+        self._outcome: Exception | bool = False
+
+    def finished(self, _offsets: object, result: object) -> None:
+        self._outcome = (
+            self._engine._failure(result)  # noqa: SLF001 (same module)
+            if isinstance(result, Exception)
+            else True
+        )
+
+    def outcome(self) -> Exception | bool:
+        return self._outcome
+
+
+class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-python has no types
+    """Hands rebalances to the engine. Must not raise: it would be called for ever (trap 5)."""
+
+    def __init__(self, engine: KafkaPythonEngine) -> None:
+        self._engine = engine
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        try:
+            self._engine.added(_ours(assigned))
+        except Exception:
+            log.exception("taking partitions in failed")
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        try:
+            await self._engine.revoke(_ours(revoked))
+        except Exception:
+            log.exception("giving partitions up failed")
+
+    async def on_partitions_lost(self, lost: Any) -> None:
+        try:
+            self._engine.gone(_ours(lost))
+        except Exception:
+            log.exception("dropping lost partitions failed")
+
+
+def _ours(partitions: Any) -> list[Partition]:
+    return sorted(Partition(tp.topic, tp.partition) for tp in partitions)
+
+
+def _committable(offsets: Mapping[Partition, int]) -> dict[Any, Any]:
+    return {TopicPartition(*p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}

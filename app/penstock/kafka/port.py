@@ -1,0 +1,131 @@
+"""The port between a worker and a Kafka client, so that engines can stand beside each other.
+
+Nothing outside :mod:`penstock.kafka` imports a client. An engine turns the client's errors
+into those of :mod:`penstock.errors`: :class:`~penstock.errors.KafkaFailure` is fatal,
+:class:`~penstock.errors.CommitRefused` means "keep polling and try again".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from enum import StrEnum
+from typing import Protocol
+
+from penstock.record import Partition, Record
+from penstock.seat import Seat
+
+
+class Membership(StrEnum):
+    """Where the member stands in its group."""
+
+    UNJOINED = "unjoined"
+    REBALANCING = "rebalancing"
+    STABLE = "stable"
+
+
+class Rebalance(Protocol):
+    """What the worker does when partitions come and go. Called on the engine's own thread.
+
+    Nothing here may raise or block: the engine's thread also sends the heartbeats.
+    """
+
+    def assigned(self, partitions: Collection[Partition]) -> bool:
+        """Partitions were added. Returns whether they must be paused (quiet, draining)."""
+        ...
+
+    def revoking(self, partitions: Collection[Partition]) -> None:
+        """Partitions are moving away: start nothing new on them."""
+        ...
+
+    def settled(self, partitions: Collection[Partition]) -> bool:
+        """Whether nothing is in flight on them any more."""
+        ...
+
+    def committable(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """What is finished on them and not yet committed."""
+        ...
+
+    def revoked(self, partitions: Collection[Partition], *, committed: bool) -> None:
+        """They are gone. ``committed``: what :meth:`committable` gave was taken."""
+        ...
+
+    def lost(self, partitions: Collection[Partition]) -> None:
+        """They were taken away: somebody else has them already, nothing can be committed."""
+        ...
+
+
+class Commit(Protocol):
+    """An asynchronous commit on its way."""
+
+    def outcome(self) -> Exception | bool:
+        """``False`` while under way, ``True`` when taken, else the error."""
+        ...
+
+
+class Engine(Protocol):
+    """A consumer, member of one group. Used by one thread, except where noted."""
+
+    def poll(self, timeout: float, limit: int) -> Mapping[Partition, list[Record]]:
+        """Records that arrived, or nothing after ``timeout`` seconds.
+
+        Raises:
+            KafkaFailure: for good; the worker must end.
+        """
+        ...
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        """Fetch nothing more from these; unknown partitions are ignored."""
+        ...
+
+    def resume(self, partitions: Collection[Partition]) -> None:
+        """Fetch from these again; unknown partitions are ignored."""
+        ...
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read ``partition`` from ``offset`` next."""
+        ...
+
+    def commit(self, offsets: Mapping[Partition, int], timeout: float) -> None:
+        """Commit the next offsets to read and wait for the broker's word.
+
+        Raises:
+            CommitRefused: not now (rebalance, coordinator moving, timeout).
+            KafkaFailure: for good.
+        """
+        ...
+
+    def commit_soon(self, offsets: Mapping[Partition, int]) -> Commit:
+        """Commit without waiting. One at a time: commits must arrive in order."""
+        ...
+
+    def membership(self) -> Membership:
+        """Where this member stands."""
+        ...
+
+    def assignment(self) -> frozenset[Partition]:
+        """What this member owns."""
+        ...
+
+    def ends(self) -> Mapping[Partition, tuple[int, int]]:
+        """``(next offset to fetch, end of the log)`` for partitions where both are known."""
+        ...
+
+    def missing_topics(self) -> frozenset[str]:
+        """Subscribed topics that the cluster does not have."""
+        ...
+
+    def wake(self) -> None:
+        """Something settled: look at a revocation under way again. From any thread."""
+        ...
+
+    def close(self, seat: Seat, timeout: float) -> None:
+        """Close the client and give up, or keep, the seat in the group."""
+        ...
+
+
+Connect = Callable[[Rebalance, float], Engine]
+"""Make an engine: ``connect(rebalance, timeout)``.
+
+Raises ``TimeoutError`` when no broker answered (try again later) and
+:class:`~penstock.errors.KafkaFailure` when one answered no.
+"""

@@ -1,0 +1,188 @@
+"""One worker process, seen from the supervisor: its pid, channel, board and last words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.board import Board
+from penstock.channel import Channel, Message
+from penstock.supervisor.exit_record import InFlight
+from penstock.supervisor.health import WorkerHealth
+from penstock.telemetry.tally import Tally
+from penstock.record import printable
+
+#: The board is made before the worker has told its concurrency. Pages that are never
+#: touched cost nothing.
+_SLOTS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a worker knows once it has imported the application."""
+
+    code: dict[str, Any]
+    group: str
+    topics: tuple[str, ...]
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """How a worker says it ended."""
+
+    code: int
+    clean: bool
+    reason: str
+    stuck: tuple[InFlight, ...] = ()
+
+
+class Child:
+    """A worker process. Spawned at once; consumes only once told to ``start``."""
+
+    def __init__(self, index: int, target: str) -> None:
+        self.index = index
+        self.spawned_at = time.monotonic()
+        self.board = Board.create(_SLOTS)
+        self.stacks = _memory_file()
+        self.channel, theirs = Channel.pair()
+        with theirs:
+            os.set_inheritable(theirs.fileno(), True)  # noqa: FBT003 (os's own signature)
+            fds = (theirs.fileno(), self.board.fd, self.stacks)
+            self._popen = subprocess.Popen(  # noqa: S603 (our own module)
+                [sys.executable, "-m", "penstock.worker", str(index), *map(str, fds), target],
+                stdin=subprocess.DEVNULL,
+                pass_fds=fds,
+            )
+        self.pid = self._popen.pid
+        self.hello: Hello | None = None
+        self.last_words: LastWords | None = None
+        self.fatal: LastWords | None = None
+        self.started = False
+        self.draining = False
+        #: Ended by us before it had anything to lose; its code says nothing.
+        self.discarded = False
+        #: Ended by us at a deadline.
+        self.killed = False
+        self.gone = False
+        self.facts: dict[str, Any] = {}
+        self.tally = Tally()
+        self.ever_joined = False
+
+    # -- telling it --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Let it consume."""
+        self.started = True
+        self.channel.send("start")
+
+    def drain(self, *, restart: bool, seat: str, seconds: float) -> None:
+        """Let it finish and go; a worker that has not said hello has nothing to finish."""
+        self.draining = True
+        if self.hello is None:
+            self.discard()
+        else:
+            self.channel.send("drain", restart=restart, seat=seat, seconds=seconds)
+
+    def discard(self) -> None:
+        """End a worker that never consumed."""
+        self.discarded = True
+        self.signal(signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End a worker that did not end by itself."""
+        self.killed = True
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it is still ours to signal."""
+        if self._popen.returncode is None:
+            os.kill(self.pid, number)
+
+    # -- hearing from it ---------------------------------------------------------------
+
+    def take(self, message: Message) -> str:
+        """Take a message in; returns its kind."""
+        kind = str(message.get("t"))
+        match kind:
+            case "hello":
+                self.hello = Hello(
+                    code=dict(message["code"]),
+                    group=str(message["group"]),
+                    topics=tuple(message["topics"]),
+                    concurrency=int(message["concurrency"]),
+                )
+                self.board.slots = min(_SLOTS, self.hello.concurrency)
+            case "status":
+                self.tally = Tally.from_json(message.pop("tally"))
+                self.facts = message
+                self.ever_joined = self.ever_joined or bool(message.get("joined"))
+            case "drained":
+                self.last_words = LastWords(
+                    code=int(message["code"]),
+                    clean=bool(message["clean"]),
+                    reason=str(message["reason"]),
+                    stuck=tuple(InFlight.from_json(item) for item in message["stuck"]),
+                )
+            case "fatal":
+                self.fatal = LastWords(int(message["code"]), clean=False,
+                                       reason=str(message["reason"]))
+        return kind
+
+    def reaped(self, code: int) -> None:
+        """It is gone; ``code`` as ``os.waitstatus_to_exitcode`` gives it."""
+        self.gone = True
+        self._popen.returncode = code  # or subprocess would wait for it again
+
+    def release(self) -> None:
+        """Give its memory and descriptors back, once nobody reads them any more."""
+        self.channel.close()
+        self.board.close()
+        os.close(self.stacks)
+
+    # -- looking at it -----------------------------------------------------------------
+
+    @property
+    def joined(self) -> bool:
+        """Whether it is a member of its group, as far as it last said."""
+        return bool(self.facts.get("joined"))
+
+    def health(self) -> WorkerHealth:
+        """For the probes."""
+        return WorkerHealth(
+            index=self.index,
+            joined=self.joined,
+            polled_at=self.board.poll_at(),
+            working=self.board.working(),
+            excused=self.draining,
+        )
+
+    def in_flight(self, now: float, *, stack: str | None = None) -> list[InFlight]:
+        """What its handlers hold, oldest first."""
+        return [
+            InFlight(w.topic, w.partition, w.offset, printable(w.key), now - w.since, stack)
+            for w in self.board.working()
+        ]
+
+    def stacks_size(self) -> int:
+        """How much its fault handler has written so far."""
+        return os.fstat(self.stacks).st_size
+
+    def stacks_since(self, size: int) -> str:
+        """What its fault handler wrote after ``size``."""
+        return os.pread(self.stacks, 1 << 20, size).decode(errors="replace")
+
+
+def _memory_file() -> int:
+    try:
+        return os.memfd_create("penstock-stacks")
+    except (AttributeError, OSError):  # as for the board
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+

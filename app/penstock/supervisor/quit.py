@@ -1,0 +1,41 @@
+"""Asking sidecars to quit, once nothing needs them any more (drain step 7).
+
+Loopback only (the settings see to that), short, best effort: a sidecar that does not answer
+must not change how this service ended.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import structlog
+
+log = structlog.get_logger("penstock.supervisor")
+
+
+def ask_sidecars(urls: Sequence[str], *, timeout: float) -> None:
+    """POST to every URL at once; return when all answered, or after ``timeout`` seconds."""
+    threads = [
+        threading.Thread(target=_post, args=(url, timeout), name=f"quit-{i}", daemon=True)
+        for i, url in enumerate(urls)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout)
+
+
+def _post(url: str, timeout: float) -> None:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
+    try:
+        connection.request("POST", parts.path or "/")
+        log.info("asked a sidecar to quit", url=url, status=connection.getresponse().status)
+    except (OSError, http.client.HTTPException) as error:
+        log.warning("a sidecar could not be asked to quit", url=url, error=str(error))
+    finally:
+        connection.close()

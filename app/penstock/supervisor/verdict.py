@@ -1,0 +1,102 @@
+"""How a worker's end counts. Pure: what it said, and how it exited, against what was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock import exits
+from penstock.exits import Exit
+from penstock.supervisor.exit_record import InFlight
+
+
+class Words(Protocol):
+    """A worker's last words (see ``child.LastWords``)."""
+
+    @property
+    def code(self) -> int:
+        """The code it meant to exit with."""
+        ...
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything was finished, committed and closed."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why not."""
+        ...
+
+    @property
+    def stuck(self) -> tuple[InFlight, ...]:
+        """What its handlers still held."""
+        ...
+
+
+class Ended(Protocol):
+    """What is known of a worker that ended."""
+
+    draining: bool
+    discarded: bool
+    killed: bool
+
+    @property
+    def last_words(self) -> Words | None:
+        """Its report at the end of its drain."""
+        ...
+
+    @property
+    def fatal(self) -> Words | None:
+        """What it said when it could not go on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How it counts. ``counts`` is false for a worker that never had anything to lose."""
+
+    code: int
+    planned: bool
+    reason: str
+    stuck: tuple[InFlight, ...] = ()
+    counts: bool = True
+
+
+def judge(worker: Ended, code: int) -> End:
+    """Turn a worker's exit code into what it means.
+
+    0 and 4 are earned by a drain that was asked for and told to be clean; a worker that exits
+    with them on its own (``os._exit(0)`` in a handler) has crashed.
+    """
+    words = worker.last_words
+    if worker.discarded:
+        return End(Exit.STOPPED, planned=True, reason="", counts=False)
+    if words is not None and words.clean and worker.draining and worker.killed:
+        # It had done everything; only its process would not end (a thread of the user's).
+        return End(words.code, exits.is_planned(words.code), words.reason)
+    if worker.killed:
+        return End(Exit.FORCED, planned=False, reason="the drain deadline passed")
+    if words is not None and words.clean and worker.draining and code == words.code:
+        return End(code, exits.is_planned(code), words.reason)
+    told = words if words is not None and not words.clean else worker.fatal
+    return End(
+        _failing(code),
+        planned=False,
+        reason=told.reason if told is not None else _unexplained(code),
+        stuck=words.stuck if words is not None else (),
+    )
+
+
+def _failing(code: int) -> int:
+    """The code that a worker's failure ends the service with; the contract's, or 1."""
+    if code > exits.SIGNAL_BASE or (code in Exit.__members__.values() and code not in exits.PLANNED):
+        return code
+    return Exit.CRASHED
+
+
+def _unexplained(code: int) -> str:
+    if code > exits.SIGNAL_BASE:
+        hint = " (out of memory, or killed by somebody)" if code == exits.SIGNAL_BASE + 9 else ""
+        return f"died: {exits.describe(code)}{hint}"
+    return f"exited with status {code} without being asked to"

@@ -1,0 +1,82 @@
+"""``python -m penstock.worker``: started by the supervisor, never by hand."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+
+from penstock.channel import Channel
+
+#: The supervisor alone decides; a terminal's Ctrl-C or a cgroup-wide TERM must not reach us.
+_IGNORED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR2,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+)
+
+
+def main(argv: list[str]) -> int:
+    """Arguments: index, channel fd, board fd, stacks fd, MODULE:APP."""
+    index, channel_fd, board_fd, stacks_fd = map(int, argv[:4])
+    target = argv[4]
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    # Written by C code that needs no GIL: the last resort when a handler holds it for ever.
+    faulthandler.register(signal.SIGUSR1, file=stacks_fd, all_threads=True)
+    faulthandler.enable()  # a segmentation fault says where
+    channel = Channel(socket.socket(fileno=channel_fd))
+
+    # Imported late: a worker that is told why it failed must be able to say so.
+    from penstock.app import plan  # noqa: PLC0415
+    from penstock.errors import ConfigError  # noqa: PLC0415
+    from penstock.loading import load_app  # noqa: PLC0415
+    from penstock.telemetry import logs  # noqa: PLC0415
+
+    env = os.environ
+    logs.configure(
+        env.get("PENSTOCK_LOG_FORMAT") or "json",
+        env.get("PENSTOCK_LOG_LEVEL") or "INFO",
+        process=f"worker-{index}",
+    )
+    try:
+        app = load_app(target)
+        the_plan = plan(app)
+    except ConfigError as error:
+        channel.send("fatal", code=error.exit_code, reason=str(error))
+        return error.exit_code
+    settings = the_plan.settings
+    logs.configure(settings.log_format, settings.log_level, process=f"worker-{index}")
+
+    from penstock.board import Board  # noqa: PLC0415
+    from penstock.kafka.engine import connector  # noqa: PLC0415
+    from penstock.worker.process import Worker  # noqa: PLC0415
+
+    channel.send(
+        "hello",
+        code={key: _plain(value) for key, value in app.settings.items()},
+        group=the_plan.group,
+        topics=list(the_plan.topics),
+        concurrency=the_plan.concurrency,
+    )
+    board = Board(board_fd, the_plan.concurrency)
+    return Worker(the_plan, board, channel, connector(the_plan, index)).run()
+
+
+def _plain(value: object) -> object:
+    """A setting given in code, as JSON can carry it (paths become text)."""
+    if value is None or isinstance(value, bool | int | float | str | dict):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

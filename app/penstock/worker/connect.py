@@ -1,0 +1,79 @@
+"""Getting a first connection: the client's constructor blocks, and a worker must not."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from penstock.errors import KafkaFailure, PenstockError
+from penstock.kafka.port import Connect, Engine, Rebalance
+from penstock.retry import Backoff
+
+log = structlog.get_logger("penstock.worker")
+
+_FIRST_TRY = 3.0
+_LONGEST_TRY = 30.0
+_BACKOFF = Backoff(first=0.5, limit=10.0)
+
+
+class Connector:
+    """Tries until a broker answers, somebody wants to leave, or a broker says no for good.
+
+    Each try runs in a thread: the constructor cannot be interrupted, and a drain must not
+    wait for it. A try that is abandoned holds nothing (no record was ever fetched) and ends
+    with the process.
+    """
+
+    def __init__(self, connect: Connect, rebalance: Rebalance) -> None:
+        self._connect = connect
+        self._rebalance = rebalance
+        self.failure: PenstockError | None = None
+
+    def connect(self, wake: threading.Event, leaving: Callable[[], bool]) -> Engine | None:
+        """An engine; or ``None`` with ``failure`` set, or ``None`` because of ``leaving``."""
+        tried, timeout = 0, _FIRST_TRY
+        while not leaving():
+            engine, error = self._try(timeout, wake, leaving)
+            if engine is not None:
+                if tried:
+                    log.info("connected", tries=tried + 1)
+                return engine
+            if isinstance(error, KafkaFailure):
+                self.failure = error
+                return None
+            if error is None:
+                return None
+            tried += 1
+            # A slow broker (TLS, SASL, a far region) deserves more time at each try.
+            timeout = min(_LONGEST_TRY, timeout * 2)
+            delay = _BACKOFF.delay(tried, random.random)
+            log.warning("no broker answered; trying again", tries=tried, delay=round(delay, 1),
+                        error=str(error))
+            wake.wait(delay)
+        return None
+
+    def _try(
+        self, timeout: float, wake: threading.Event, leaving: Callable[[], bool]
+    ) -> tuple[Engine | None, Exception | None]:
+        result: list[Engine | Exception] = []
+
+        def attempt() -> None:
+            try:
+                result.append(self._connect(self._rebalance, timeout))
+            except Exception as error:  # handed to the waiting thread
+                result.append(error)
+            wake.set()
+
+        threading.Thread(target=attempt, name="kafka-connect", daemon=True).start()
+        until = time.monotonic() + timeout + 30.0
+        while not result and not leaving() and time.monotonic() < until:
+            wake.wait(1.0)
+            wake.clear()
+        if not result:
+            return None, None if leaving() else TimeoutError("the client did not come back")
+        first = result[0]
+        return (None, first) if isinstance(first, Exception) else (first, None)

@@ -1,0 +1,346 @@
+"""The poll loop: Kafka on one side, the dispatcher on the other; and the worker's drain.
+
+``consume`` is a record's way in, ``drain`` a restart's way out. Both run on the worker's main
+thread, which never does anything slow: membership depends on its polling.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from penstock.app import Plan
+from penstock.board import Board, Working
+from penstock.budget import Budget
+from penstock.errors import CommitRefused, KafkaFailure, PenstockError
+from penstock.exits import Exit
+from penstock.kafka.port import Commit, Engine, Membership
+from penstock.record import Partition, printable
+from penstock.seat import Seat
+from penstock.telemetry.tally import Tally
+from penstock import stacks
+from penstock.worker.dispatch import Dispatcher
+
+log = structlog.get_logger("penstock.worker")
+
+#: There is no wakeup() in kafka-python: this is how late a drain, or room in the buffer, is
+#: noticed. The engine waits longer by itself while it joins.
+_POLL = 0.1
+_FACTS_INTERVAL = 0.5
+_DRAIN_TICK = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A record still in a handler at the deadline: what blocked the drain."""
+
+    working: Working
+    age: float
+    stack: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the control channel; keys that are not text are shown in hex."""
+        w = self.working
+        return {
+            "topic": w.topic,
+            "partition": w.partition,
+            "offset": w.offset,
+            "key": printable(w.key),
+            "age_seconds": round(self.age, 3),
+            "stack": self.stack,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a drain went. ``clean`` is what makes 0 and 4 earned."""
+
+    code: int
+    clean: bool
+    reason: str
+    stuck: tuple[Stuck, ...] = ()
+
+    @classmethod
+    def nothing_done(cls, restart: bool) -> Ending:  # noqa: FBT001 (a fact, not an option)
+        """Asked to leave before the first record: there was nothing to finish."""
+        return cls(Exit.RESTART if restart else Exit.STOPPED, clean=True, reason="")
+
+
+class PollLoop:
+    """One engine, one dispatcher, and the commits between them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Engine,
+        dispatcher: Dispatcher,
+        board: Board,
+        tally: Tally,
+        report: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._plan = plan
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self._board = board
+        self._tally = tally
+        self._report = report
+        self._limit = plan.settings.max_poll_records
+        self._flow_paused: set[Partition] = set()
+        self._quiet = False
+        self._joined = False
+        self._commit: tuple[Commit, dict[Partition, int]] | None = None
+        self._commit_due = 0.0
+        self._proof_due = 0.0
+        self._facts_due = 0.0
+        self._missing: frozenset[str] = frozenset()
+        self._state = "joining"
+        self._seat = Seat.LEAVE
+        self._restart = False
+
+    # -- a record's way in -------------------------------------------------------------
+
+    def consume(self, leaving: Callable[[], bool]) -> PenstockError | None:
+        """Poll and hand over until ``leaving()``; returns what made going on impossible."""
+        try:
+            while not leaving():
+                self._board.beat()
+                self._apply_pauses()
+                full = self._dispatcher.saturated
+                for partition, records in self._engine.poll(0 if full else _POLL, self._limit).items():
+                    self._dispatcher.feed(partition, records)
+                self._tend(time.monotonic())
+                if self._dispatcher.fatal is not None:
+                    return PenstockError(self._dispatcher.fatal)
+                if full:
+                    self._dispatcher.wait_for_room(_POLL)
+        except KafkaFailure as failure:
+            return failure
+        return None
+
+    def _apply_pauses(self) -> None:
+        """Bring the client's paused set in line with back-pressure and with quiet."""
+        pause, resume = self._dispatcher.flow()
+        self._flow_paused.update(pause)
+        self._flow_paused.difference_update(resume)
+        quiet = self._dispatcher.is_quiet
+        if quiet != self._quiet:
+            self._quiet = quiet
+            everything = self._engine.assignment()
+            if quiet:
+                self._engine.pause(everything)
+            else:
+                self._engine.resume(everything - self._flow_paused)
+        elif not quiet:
+            if pause:
+                self._engine.pause(pause)
+            if resume:
+                self._engine.resume(resume)
+
+    def _tend(self, now: float) -> None:
+        """What is done now and then: commit, prove the membership, tell the supervisor."""
+        self._look_at_commit()
+        if now >= self._commit_due:
+            self._commit_due = now + self._plan.settings.commit_interval
+            self._commit_soon(self._dispatcher.committable(), now)
+        if self._plan.settings.instance_id is not None and now >= self._proof_due:
+            # Trap 7: a fenced static member polls on for ever; it shows only at a commit.
+            # Committing again what is committed asks the question and changes nothing.
+            self._commit_soon(self._dispatcher.any_committed(), now)
+        if now >= self._facts_due:
+            self._facts_due = now + _FACTS_INTERVAL
+            self._tell()
+
+    # -- commits -----------------------------------------------------------------------
+
+    def _commit_soon(self, offsets: dict[Partition, int], now: float) -> None:
+        if not offsets or self._commit is not None:
+            return
+        self._commit = self._engine.commit_soon(offsets), offsets
+        self._proof_due = now + self._plan.settings.session_timeout / 3
+
+    def _look_at_commit(self) -> None:
+        """Take the outcome of the commit under way.
+
+        Raises:
+            KafkaFailure: fenced, or not authorized any more.
+        """
+        if self._commit is None:
+            return
+        commit, offsets = self._commit
+        outcome = commit.outcome()
+        if outcome is False:
+            return
+        self._commit = None
+        self._committed(offsets, None if outcome is True else outcome)
+
+    def _committed(self, offsets: dict[Partition, int], error: object) -> None:
+        if error is None:
+            self._tally.commit("ok")
+            self._dispatcher.committed(offsets)
+            return
+        self._tally.commit("failed")
+        if isinstance(error, KafkaFailure):
+            raise error
+        log.info("a commit was refused and will be tried again", error=str(error))
+
+    # -- a restart's way out -----------------------------------------------------------
+
+    def reseat(self, seat: Seat, *, restart: bool) -> None:
+        """A stop came after a restart, while draining: the seat is given up after all."""
+        self._seat, self._restart = seat, restart
+
+    def drain(
+        self, budget: Budget, seat: Seat, *, restart: bool, fatal: PenstockError | None
+    ) -> Ending:
+        """Finish what is held, commit, close. Keeps polling, so that membership survives."""
+        self._seat, self._restart = seat, restart
+        self._state = "draining"
+        self._dispatcher.drain()
+        abandoned_before = self._dispatcher.abandoned
+        self._tell()
+        if fatal is None:
+            fatal = self._finish_handlers(budget)
+        else:
+            self._dispatcher.wait_idle(budget.handlers_left(time.monotonic()))
+        stuck = self._name_stuck() if not self._dispatcher.idle() else ()
+        committed = self._commit_all(budget)
+        abandoned = self._dispatcher.abandoned - abandoned_before
+        if not stuck:
+            self._dispatcher.end(1.0)
+        self._engine.close(self._seat, max(0.1, budget.worker_left(time.monotonic()) / 2))
+        self._state = "drained"
+        self._tell(closed=True)
+        return self._ending(fatal, stuck, committed=committed, abandoned=abandoned)
+
+    def _finish_handlers(self, budget: Budget) -> PenstockError | None:
+        """Poll, all partitions paused, until no handler runs or the deadline has come."""
+        try:
+            self._engine.pause(self._engine.assignment())
+            while not self._dispatcher.idle():
+                self._board.beat()
+                left = budget.handlers_left(time.monotonic())
+                if left <= 0:
+                    break
+                self._engine.poll(0, self._limit)  # brings nothing; what it did would be refused
+                self._look_at_commit()
+                self._dispatcher.wait_idle(min(left, _DRAIN_TICK))
+        except KafkaFailure as failure:
+            self._dispatcher.wait_idle(budget.handlers_left(time.monotonic()))
+            return failure
+        return None
+
+    def _name_stuck(self) -> tuple[Stuck, ...]:
+        now = time.monotonic()
+        found = tuple(
+            Stuck(w, now - w.since, stacks.of_thread(f"handler-{w.slot}"))
+            for w in self._board.working()
+        )
+        for stuck in found:
+            log.error(
+                "the drain deadline passed with a record in a handler; it will be delivered again",
+                record=str(stuck.working),
+                key=printable(stuck.working.key),
+                age=round(stuck.age, 1),
+                stack=stuck.stack,
+            )
+        return found
+
+    def _commit_all(self, budget: Budget) -> bool:
+        """Commit everything that is finished, until it is taken or the reserve is used up."""
+        while True:
+            left = budget.worker_left(time.monotonic()) - 0.2
+            try:
+                if self._commit is not None:  # its outcome shows inside poll() only
+                    self._engine.poll(0, self._limit)
+                    self._look_at_commit()
+                offsets = self._dispatcher.committable()
+                if not offsets:
+                    return True
+                if left <= 0:
+                    break
+                self._engine.commit(offsets, min(left, 1.0))
+                self._committed(offsets, None)
+            except CommitRefused as refused:
+                log.info("the last commit was refused; trying again", error=str(refused))
+                self._tally.commit("failed")
+                try:
+                    self._engine.poll(min(left, _POLL), self._limit)  # lets a rebalance finish
+                except KafkaFailure as failure:
+                    log.error("the last commit failed: " + str(failure))  # noqa: TRY400 (the sentence says it)
+                    break
+            except KafkaFailure as failure:
+                log.error("the last commit failed: " + str(failure))  # noqa: TRY400 (the sentence says it)
+                break
+        return not self._dispatcher.committable()
+
+    def _ending(
+        self,
+        fatal: PenstockError | None,
+        stuck: tuple[Stuck, ...],
+        *,
+        committed: bool,
+        abandoned: int,
+    ) -> Ending:
+        if fatal is not None:
+            return Ending(fatal.exit_code, clean=False, reason=str(fatal), stuck=stuck)
+        if stuck:
+            names = ", ".join(str(s.working) for s in stuck)
+            return Ending(Exit.FORCED, clean=False, stuck=stuck,
+                          reason=f"the drain deadline passed with {names} in flight")
+        if not committed:
+            return Ending(Exit.FORCED, clean=False,
+                          reason="finished records could not be committed before the deadline")
+        if abandoned:
+            return Ending(Exit.FORCED, clean=False,
+                          reason="partitions were taken away before their work was committed")
+        return Ending(Exit.RESTART if self._restart else Exit.STOPPED, clean=True, reason="")
+
+    # -- telling -----------------------------------------------------------------------
+
+    def _tell(self, *, closed: bool = False) -> None:
+        """Put together what the supervisor shows, and hand it on."""
+        if closed:
+            self._report({"state": self._state, "joined": False, "assignment": {}, "lag": {}})
+            return
+        membership = self._engine.membership()
+        if membership is not Membership.REBALANCING:
+            self._joined = membership is Membership.STABLE
+        if self._state in ("joining", "running", "quiet"):
+            self._state = (
+                "joining" if not self._joined else "quiet" if self._quiet else "running"
+            )
+        self._watch_topics()
+        assignment: dict[str, list[int]] = {}
+        for topic, number in sorted(self._engine.assignment()):
+            assignment.setdefault(topic, []).append(number)
+        self._report(
+            {
+                "state": self._state,
+                "joined": self._joined,
+                "assignment": assignment,
+                "lag": self._lag(),
+                "waiting": self._dispatcher.waiting,
+                "warnings": [f"topic {t!r} does not exist" for t in sorted(self._missing)],
+            }
+        )
+
+    def _lag(self) -> dict[str, dict[str, int]]:
+        """Records between what is finished and the end of the log, where both are known."""
+        finished = self._dispatcher.positions()
+        lag: dict[str, dict[str, int]] = {}
+        for partition, (position, end) in self._engine.ends().items():
+            at = finished.get(partition, position)
+            lag.setdefault(partition.topic, {})[str(partition.number)] = max(0, end - at)
+        return lag
+
+    def _watch_topics(self) -> None:
+        missing = self._engine.missing_topics() if self._joined else self._missing
+        for topic in sorted(missing - self._missing):
+            log.warning("topic does not exist; waiting for it", topic=topic)
+        for topic in sorted(self._missing - missing):
+            log.info("topic appeared", topic=topic)
+        self._missing = missing

@@ -1,0 +1,209 @@
+"""A worker process: one group member, from its start to its exit.
+
+    load the app → hello → (start) → connect → consume → drain → report → exit
+
+The main thread polls Kafka. The ``control`` thread listens to the supervisor, reports once a
+second, and ends the process if the main thread cannot. Handler threads work
+(:mod:`penstock.worker.dispatch`). The client has a thread of its own for I/O.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from penstock.app import Plan
+from penstock.board import Board
+from penstock.budget import Budget
+from penstock.channel import Channel, Message
+from penstock.exits import Exit
+from penstock.kafka.port import Connect
+from penstock.seat import Seat
+from penstock.telemetry.tally import Tally
+from penstock import stacks
+from penstock.worker.connect import Connector
+from penstock.worker.dispatch import Dispatcher
+from penstock.worker.loop import Ending, PollLoop
+
+log = structlog.get_logger("penstock.worker")
+
+_STATUS_INTERVAL = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The supervisor's word to drain (or the loss of it)."""
+
+    restart: bool
+    seat: Seat
+    budget: Budget
+    orphaned: bool = False
+
+
+class Worker:
+    """The process. ``run`` returns the exit code."""
+
+    def __init__(self, plan: Plan, board: Board, channel: Channel, connect: Connect) -> None:
+        self._plan = plan
+        self._board = board
+        self._channel = channel
+        self._tally = Tally()
+        self._dispatcher = Dispatcher(plan, board, self._tally)
+        self._connector = Connector(connect, self._dispatcher)
+        self._loop: PollLoop | None = None
+        self._order: Order | None = None
+        self._wake = threading.Event()
+        self._started = threading.Event()
+        self._finished = threading.Event()
+        self._facts: dict[str, Any] = {"state": "waiting", "joined": False}
+        self._control = threading.Thread(target=self._listen, name="control", daemon=True)
+
+    # -- the main thread ---------------------------------------------------------------
+
+    def run(self) -> int:
+        """Live, from the word to start until the exit code is earned, or not."""
+        self._control.start()
+        self._started.wait()
+        if self._order is not None:  # told to go before it was told to start
+            return self._leave(self._order, Ending.nothing_done(self._order.restart))
+        self._facts |= {"state": "connecting"}
+        engine = self._connector.connect(self._wake, lambda: self._order is not None)
+        failure = self._connector.failure
+        if engine is None:
+            if failure is not None:
+                self._channel.send("fatal", code=failure.exit_code, reason=str(failure))
+                return int(failure.exit_code)
+            assert self._order is not None
+            return self._leave(self._order, Ending.nothing_done(self._order.restart))
+
+        loop = self._loop = PollLoop(
+            self._plan, engine, self._dispatcher, self._board, self._tally, self._report
+        )
+        self._dispatcher.on_settled = engine.wake
+        self._dispatcher.start()
+        fatal = loop.consume(lambda: self._order is not None)
+        if fatal is not None:
+            log.error("ending: " + str(fatal))
+            self._channel.send("fatal", code=fatal.exit_code, reason=str(fatal))
+        order: Order | None = self._order  # set by the control thread
+        order = order or Order(
+            restart=False,
+            seat=Seat.LEAVE,
+            budget=Budget.of(self._plan.settings.drain_timeout, now=time.monotonic()),
+        )
+        ending = loop.drain(order.budget, order.seat, restart=order.restart, fatal=fatal)
+        return self._leave(order, ending)
+
+    def _leave(self, order: Order, ending: Ending) -> int:
+        """Tell how it ended and go; the last thing a worker does."""
+        self._finished.set()
+        code = Exit.CRASHED if order.orphaned and ending.code in (0, 4) else ending.code
+        self._channel.send("status", **self._facts, tally=self._tally.to_json())
+        self._channel.send(
+            "drained",
+            code=int(code),
+            clean=ending.clean,
+            reason=ending.reason,
+            stuck=[item.to_json() for item in ending.stuck],
+        )
+        if ending.stuck:
+            # Python would wait for the handler that is stuck. What could be saved is saved.
+            os._exit(code)
+        self._channel.close()
+        self._control.join(1.0)
+        return int(code)
+
+    def _report(self, facts: dict[str, Any]) -> None:
+        """Remember what the poll loop sees; send it at once when something turned."""
+        turned = any(
+            facts.get(key) != self._facts.get(key)
+            for key in ("state", "joined", "assignment", "warnings")
+        )
+        self._facts = facts
+        if turned:
+            self._send_status()
+
+    # -- the control thread ------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Take commands, report each second, watch the deadline."""
+        import select  # noqa: PLC0415 (only this thread waits on a descriptor)
+
+        due = time.monotonic()
+        poller = select.poll()
+        poller.register(self._channel.fileno(), select.POLLIN)
+        while not self._finished.is_set():
+            now = time.monotonic()
+            if now >= due:
+                self._send_status()
+                due = now + _STATUS_INTERVAL
+            self._watch_deadline(now)
+            if poller.poll(max(0.0, min(due - now, 0.25)) * 1000):
+                for message in self._channel.receive():
+                    self._obey(message)
+                if self._channel.ended:
+                    self._orphaned()
+                    poller.unregister(self._channel.fileno())
+
+    def _obey(self, message: Message) -> None:
+        match message.get("t"):
+            case "start":
+                self._started.set()
+            case "drain":
+                self._take_order(
+                    Order(
+                        restart=bool(message["restart"]),
+                        seat=Seat(message["seat"]),
+                        budget=Budget.of(float(message["seconds"]), now=time.monotonic()),
+                    )
+                )
+            case "quiet" | "resume":
+                self._dispatcher.quiet() if message["t"] == "quiet" else self._dispatcher.resume()
+            case "dump":
+                for name, stack in stacks.of_all().items():
+                    log.warning("stack", thread=name, stack=stack)
+                self._channel.send("dumped")
+            case other:
+                log.error("unknown command", command=other)
+
+    def _take_order(self, order: Order) -> None:
+        if self._order is None:
+            self._order = order
+        elif not self._order.restart or order.restart:
+            return
+        else:  # a stop outranks a restart: the seat is given up, the deadline stays
+            self._order = Order(restart=False, seat=order.seat, budget=self._order.budget)
+            if self._loop is not None:
+                self._loop.reseat(order.seat, restart=False)
+        self._wake.set()
+        self._started.set()
+
+    def _orphaned(self) -> None:
+        """The supervisor is gone: nobody would count, probe or stop this process any more."""
+        if self._finished.is_set() or self._order is not None and self._order.orphaned:
+            return
+        log.warning("lost the supervisor: draining and leaving")
+        seconds = self._plan.settings.drain_timeout
+        seat = Seat.KEEP if self._plan.settings.instance_id else Seat.LEAVE
+        budget = Budget.of(seconds, now=time.monotonic())
+        self._order = Order(restart=True, seat=seat, budget=budget, orphaned=True)
+        self._wake.set()
+        self._started.set()
+
+    def _watch_deadline(self, now: float) -> None:
+        order = self._order
+        if order is not None and now >= order.budget.worker_by:
+            log.error("the drain deadline passed before the worker could close; leaving")
+            self._channel.send(
+                "drained", code=int(Exit.FORCED), clean=False, stuck=[],
+                reason="the drain deadline passed while committing or closing",
+            )
+            os._exit(Exit.FORCED)
+
+    def _send_status(self) -> None:
+        self._channel.send("status", **self._facts, tally=self._tally.to_json())

@@ -1,0 +1,530 @@
+"""The command line: exit codes, what it says, and client commands against a real listener."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock import cli, exits, render
+from penstock.errors import ConfigError, KafkaFailure
+
+Capture = pytest.CaptureFixture[str]
+MODULE = """
+from penstock import App
+app = App(drain_timeout=12, kafka_options={"sasl_jaas_config": "hunter22", "fetch_min_bytes": 9})
+@app.subscribe("orders", group="billing", concurrency=3)
+def bill(record): ...
+"""
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [n for n in os.environ if n.startswith("PENSTOCK_")]:
+        monkeypatch.delenv(name)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # whoever goes there gets nowhere
+    monkeypatch.setenv("PENSTOCK_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.chdir(tmp_path)
+
+
+# -- exit codes and help ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["--nonsense"],
+        ["run"],
+        ["run", "a:b", "c:d"],
+        ["health", "sideways"],
+        ["restart", "--timeout", "soon"],
+        ["stop", "--timeout", "0"],
+        ["status", "--url"],
+    ],
+)
+def test_a_bad_command_line_exits_64_and_says_why(arguments: list[str], capsys: Capture) -> None:
+    assert cli.main(arguments) == 64
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(("Usage: penstock", "Error: "))
+
+
+@pytest.mark.parametrize("command", ["", *cli.cli.commands])
+def test_help_exits_0_and_teaches(command: str, capsys: Capture) -> None:
+    assert cli.main([*([command] if command else []), "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"Usage: penstock{' ' if command else ''}{command}")
+    assert not err
+
+
+def test_the_front_page_lists_every_exit_code(capsys: Capture) -> None:
+    cli.main(["--help"])
+    out = capsys.readouterr().out
+    assert "penstock run shop.orders:app" in out
+    for kind in exits.TABLE:
+        assert f" {kind.code} " in out
+        assert kind.name in out
+
+
+def test_version(capsys: Capture) -> None:
+    assert cli.main(["--version"]) == 0
+    assert penstock.__version__ in capsys.readouterr().out
+
+
+def test_exits_prints_the_contract(capsys: Capture) -> None:
+    assert cli.main(["exits"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["CODE", "NAME", "PLANNED", "WHEN"]
+    assert [tuple(row.split(maxsplit=3)) for row in rows] == [
+        (k.code, k.name, "yes" if k.planned else "no", k.when) for k in exits.TABLE
+    ]
+    assert cli.main(["exits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"code": k.code, "name": k.name, "planned": k.planned, "when": k.when}
+        for k in exits.TABLE
+    ]
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, run: Callable[[str], int]) -> int:
+    """``penstock run`` with the supervisor replaced: it is not under test here."""
+    service = types.ModuleType("penstock.supervisor.service")
+    service.run = run  # type: ignore[attr-defined]  # a module made by hand
+    monkeypatch.setitem(sys.modules, service.__name__, service)
+    return cli.main(["run", "shop:app"])
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 78, 137])
+def test_run_returns_what_the_service_returns(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    targets: list[str] = []
+
+    def run(target: str) -> int:
+        targets.append(target)
+        return code
+
+    assert run_with(monkeypatch, run) == code
+    assert targets == ["shop:app"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError("A is wrong: do B\nC is missing"), 78), (KafkaFailure("refused"), 1)],
+)
+def test_an_error_of_ours_is_told_sentence_by_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: Exception, code: int
+) -> None:
+    def run(_: str) -> int:
+        raise error
+
+    assert run_with(monkeypatch, run) == code
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.splitlines() == [f"penstock: {line}" for line in str(error).splitlines()]
+
+
+def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: str) -> int:
+        raise KeyboardInterrupt
+
+    assert run_with(monkeypatch, run) == 130
+
+
+def test_a_reader_that_goes_away_changes_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # before anything is written
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; from penstock.cli import main; sys.exit(main())"]
+            + ["exits"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+# -- check -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"shop_{tmp_path.name.replace('-', '_')}"  # modules are cached by name
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    return f"{name}:app"
+
+
+def test_check_prints_what_takes_effect(
+    shop: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("PENSTOCK_BOOTSTRAP_SERVERS", "kafka:9092")
+    monkeypatch.setenv("PENSTOCK_CONTROL_TOKEN", "swordfish-9")
+    assert cli.main(["check", shop]) == 0
+    out = capsys.readouterr().out
+    head, *lines = out.splitlines()
+    assert head.split() == ["NAME", "VALUE", "SOURCE"]
+    rows = {line.split()[0]: (line.split()[1], line.split()[-1]) for line in lines}
+    assert rows["PENSTOCK_BOOTSTRAP_SERVERS"] == ("kafka:9092", "environment")
+    assert rows["PENSTOCK_DRAIN_TIMEOUT"] == ("12", "code")
+    assert rows["PENSTOCK_WORKERS"] == ("1", "default")
+    assert rows["PENSTOCK_GROUP_ID"] == ("billing", "code")
+    assert rows["PENSTOCK_TOPICS"] == ("orders", "code")
+    assert rows["PENSTOCK_CONCURRENCY"] == ("3", "code")
+    assert rows["PENSTOCK_CONTROL_TOKEN"] == ("********", "environment")
+    assert "swordfish" not in out
+    assert "hunter22" not in out
+    assert '"fetch_min_bytes": 9' in out
+
+
+def test_check_refuses_what_cannot_work(
+    shop: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
+) -> None:
+    assert cli.main(["check", shop]) == 78
+    assert "PENSTOCK_BOOTSTRAP_SERVERS" in capsys.readouterr().err
+    assert cli.main(["check", "no_such_module:app"]) == 78
+    assert capsys.readouterr().err.startswith("penstock: no module named")
+    monkeypatch.setenv("PENSTOCK_BOOTSTRAP_SERVERS", "kafka:9092")
+    monkeypatch.setenv("PENSTOCK_CONTROL_TOKEN_FILE", str(tmp_path / "none"))
+    assert cli.main(["check", shop]) == 78
+    assert "PENSTOCK_CONTROL_TOKEN_FILE" in capsys.readouterr().err
+
+
+# -- client commands -------------------------------------------------------------------
+
+TOKEN = "a-token-of-the-test"  # one that the listener below expects
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    worker = {
+        "index": 0,
+        "pid": 12,
+        "state": "running",
+        "joined": True,
+        "poll_age_seconds": 0.1,
+        "assignment": {"orders": [0, 1]},
+        "lag": {"orders": {"0": 5, "1": 2}},
+        "in_flight": [
+            {"topic": "orders", "partition": 1, "offset": 42, "key": "k1", "age_seconds": 75.0}
+        ],
+        "warnings": ["slow"],
+    }
+    whole = {
+        "state": "running",
+        "ready": True,
+        "live": True,
+        "uptime_seconds": 100.0,
+        "build": {"version": "1", "python": "3", "kafka_python": "3"},
+        "group": "billing",
+        "topics": ["orders"],
+        "workers": [worker],
+        "exits": [{"code": "4", "name": "RESTART", "planned": True, "count": 2}],
+    }
+    return {**whole, **changes}
+
+
+DRAINING = {"age_seconds": 0.0, "left_seconds": 30.0}
+
+
+class Listener(http.server.ThreadingHTTPServer):
+    """A service that answers from a script; the real one has its tests in test_http."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.post: tuple[int, dict[str, Any]] = (202, {})
+        self.statuses: list[dict[str, Any]] = []  # the last one stays
+        self.probe: tuple[int, dict[str, Any]] = (200, {"status": "ok", "reasons": []})
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Listener
+
+    def do_GET(self) -> None:
+        if self.path != "/status":
+            self.answer(*self.server.probe)
+            return
+        statuses = self.server.statuses
+        if not statuses:  # the service exits while it is asked
+            self.close_connection = True
+            return
+        self.answer(200, statuses.pop(0) if len(statuses) > 1 else statuses[0])
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.asked.append((self.path, body))
+        if self.headers["authorization"] != f"Bearer {TOKEN}":
+            self.answer(403, {"detail": "wrong control token"})
+            return
+        self.answer(*self.server.post)
+
+    def answer(self, code: int, content: object) -> None:
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    with Listener() as listener:
+        thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setenv("PENSTOCK_HTTP_PORT", str(listener.server_port))
+        monkeypatch.setenv("PENSTOCK_CONTROL_TOKEN", TOKEN)
+        yield listener
+        listener.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A port where nobody listens, held so that nobody else takes it."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PENSTOCK_HTTP_PORT", str(sock.getsockname()[1]))
+        monkeypatch.setenv("PENSTOCK_CONTROL_TOKEN", TOKEN)
+        yield sock.getsockname()[1]
+
+
+ASKING = ["restart", "stop", "quiet", "resume", "reload"]
+
+
+@pytest.mark.parametrize("kind", ASKING)
+def test_asking(service: Listener, kind: str, capsys: Capture) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report(state="draining")})
+    assert cli.main([kind, "--reason", "because"]) == 0
+    assert service.asked == [(f"/{kind}", {"reason": "because"})]
+    assert f"{kind} accepted: the service is draining" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ASKING)
+def test_a_refusal_exits_1_in_the_services_words(
+    service: Listener, kind: str, capsys: Capture
+) -> None:
+    service.post = (409, {"detail": "refused: the service is draining"})
+    assert cli.main([kind]) == 1
+    assert capsys.readouterr().err == "penstock: refused: the service is draining\n"
+
+
+@pytest.mark.parametrize("command", [*ASKING, "status", "health"])
+def test_nobody_there_exits_1_and_names_the_remedy(
+    nobody: int, command: str, capsys: Capture
+) -> None:
+    assert cli.main([command]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1
+    assert "PENSTOCK_HTTP_PORT" in err
+    assert str(nobody) in err
+
+
+def test_a_missing_token_names_its_file(
+    service: Listener, monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("PENSTOCK_CONTROL_TOKEN")
+    assert cli.main(["restart"]) == 1
+    assert str(tmp_path / "run" / "control-token") in capsys.readouterr().err
+    assert not service.asked
+
+
+def test_a_wrong_token_names_the_setting(
+    service: Listener, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("PENSTOCK_CONTROL_TOKEN", "another-token")
+    assert cli.main(["restart", "--url", service.url]) == 1
+    assert "PENSTOCK_CONTROL_TOKEN_FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://host", "http://host:99999", "http://"])
+def test_a_url_that_is_none(url: str, capsys: Capture) -> None:
+    assert cli.main(["status", "--url", url]) == 78
+    assert url in capsys.readouterr().err
+
+
+def test_somebody_else_on_the_port(service: Listener, capsys: Capture) -> None:
+    service.statuses = [{"hello": "world"}]
+    assert cli.main(["status"]) == 1
+    assert "is not Penstock" in capsys.readouterr().err
+
+
+def test_wait_returns_when_the_service_is_gone(service: Listener, capsys: Capture) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report()})
+    assert cli.main(["stop", "--wait"]) == 0  # the script has no status: the connection ends
+    assert "the service is gone" in capsys.readouterr().out
+
+
+def test_wait_sees_a_service_that_is_back_already(service: Listener, capsys: Capture) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report()})
+    service.statuses = [report(uptime_seconds=100.0), report(uptime_seconds=0.5)]
+    assert cli.main(["restart", "--wait"]) == 0
+    assert "the service has exited" in capsys.readouterr().out
+
+
+def test_wait_gives_up(service: Listener, capsys: Capture) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report()})
+    service.statuses = [report()]
+    assert cli.main(["restart", "--wait", "--timeout", "0.3"]) == 1
+    assert "still there after 0.3 s" in capsys.readouterr().err
+
+
+def test_status_for_a_person(service: Listener, capsys: Capture) -> None:
+    last = {"code": 137, "name": "KILLED", "planned": False, "reason": "oom", "at": "noon"}
+    intent = {"kind": "restart", "reason": "new", "requested_by": "SIGUSR2", "held": True}
+    failure = {"code": 2, "name": "FORCED", "reason": "late"}
+    service.statuses = [
+        report(drain=DRAINING, last_exit=last, intent=intent, failure=failure, reasons=["sad"])
+    ]
+    assert cli.main(["status"]) == 0
+    out = capsys.readouterr().out
+    for part in (
+        "running (ready, live), up 1 min 40 s",
+        "sad",
+        "restart (held) asked by SIGUSR2: new",
+        "will exit 2 FORCED: late",
+        "draining for 0.0 s, 30 s left",
+        "group billing, topics orders",
+        "orders[0,1]  7",
+        "worker 0: slow",
+        "orders[1]@42  1 min 15 s  k1",
+        "2 x 4 RESTART",
+        "last exit: 137 KILLED (not planned) at noon: oom",
+    ):
+        assert part in out
+    assert cli.main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == service.statuses[0]
+
+
+def test_a_partly_unknown_lag_is_not_shown_as_less(service: Listener, capsys: Capture) -> None:
+    service.statuses = [report()]
+    service.statuses[0]["workers"][0]["lag"] = {"orders": {"0": 5}}
+    assert cli.main(["status"]) == 0
+    assert "orders[0,1]  unknown" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("probe", [[], ["live"], ["ready"], ["started"]])
+def test_health(service: Listener, probe: list[str], capsys: Capture) -> None:
+    name = probe[0] if probe else "live"
+    assert cli.main(["health", *probe]) == 0
+    assert capsys.readouterr().out == f"{name}: ok\n"
+    service.probe = (503, {"status": "failing", "reasons": ["worker 0 stalled", "so did 1"]})
+    assert cli.main(["health", *probe]) == 1
+    assert capsys.readouterr().out == f"{name}: failing: worker 0 stalled; so did 1\n"
+
+
+# -- prestop never fails the pod's deletion --------------------------------------------
+
+
+def test_prestop_asks_for_a_held_restart_and_waits(service: Listener, capsys: Capture) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report(drain=DRAINING)})
+    service.statuses = [report(drain=DRAINING), report(drain=DRAINING, workers=[])]
+    assert cli.main(["prestop"]) == 0
+    assert service.asked == [("/restart", {"hold": True, "source": "prestop"})]
+    assert capsys.readouterr().out == "drained\n"
+    assert len(service.statuses) == 1
+
+
+def test_prestop_of_a_service_that_exits_meanwhile(service: Listener, capsys: Capture) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report(drain=DRAINING)})
+    assert cli.main(["prestop"]) == 0
+    assert capsys.readouterr().out == "the service has exited\n"
+
+
+def test_prestop_waits_as_well_where_a_stop_is_under_way(
+    service: Listener, capsys: Capture
+) -> None:
+    service.post = (409, {"detail": "restart refused"})
+    service.statuses = [report(drain=DRAINING), report(drain=DRAINING), report(workers=[])]
+    assert cli.main(["prestop"]) == 0
+    assert capsys.readouterr().out == "drained\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"), [(["--timeout", "0.2"], 30.0), ([], -1.9), (["--timeout", "0"], 30.0)]
+)
+def test_prestop_ends_with_the_budget(
+    service: Listener, capsys: Capture, arguments: list[str], left: float
+) -> None:
+    drain = {"age_seconds": 0.0, "left_seconds": left}
+    service.post = (202, {"outcome": "accepted", "status": report(drain=drain)})
+    service.statuses = [report(drain=drain)]
+    assert cli.main(["prestop", *arguments]) == 0
+    assert capsys.readouterr().out.startswith("not drained within 0")
+
+
+def test_prestop_when_nobody_listens(nobody: int, capsys: Capture) -> None:
+    assert cli.main(["prestop"]) == 0
+    assert f"nothing answers at http://127.0.0.1:{nobody}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [{}, {"status": 7}, {"status": {"workers": "many"}}])
+def test_prestop_when_the_answer_is_nonsense(
+    service: Listener, capsys: Capture, answer: dict[str, Any]
+) -> None:
+    service.post = (202, answer)
+    service.statuses = [{"state": "?"}]
+    assert cli.main(["prestop", "--timeout", "0.1"]) == 0
+    assert "prestop did not drain" in capsys.readouterr().err
+
+
+def test_prestop_without_a_usable_token_or_port(
+    service: Listener, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("PENSTOCK_CONTROL_TOKEN", "wrong-token")
+    assert cli.main(["prestop"]) == 0
+    monkeypatch.delenv("PENSTOCK_CONTROL_TOKEN")
+    assert cli.main(["prestop"]) == 0
+    monkeypatch.setenv("PENSTOCK_HTTP_PORT", "http")
+    assert cli.main(["prestop"]) == 0
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert "refused the control token" in first
+    assert "no control token" in second
+    assert "PENSTOCK_HTTP_PORT=http is not a port" in third
+
+
+# -- small things ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (9.96, "10.0 s"), (12.7, "12 s"), (60, "1 min 0 s"), (90_000, "1 d 1 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert render.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("::", "http://127.0.0.1:8080"),
+        ("10.0.0.5", "http://10.0.0.5:8080"),
+        ("::1", "http://[::1]:8080"),
+    ],
+)
+def test_the_default_url_follows_the_listener(host: str, url: str) -> None:
+    from penstock.client import default_url
+
+    assert default_url({"PENSTOCK_HTTP_HOST": host, "PENSTOCK_HTTP_PORT": ""}) == url

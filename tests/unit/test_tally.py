@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.telemetry.catalog import (
+    COMMIT_OUTCOMES,
+    REBALANCE_EVENTS,
+    RECORD_OUTCOMES,
+    CommitOutcome,
+    RebalanceEvent,
+    RecordOutcome,
+)
+from penstock.telemetry.tally import Tally
+
+topics = st.sampled_from(["orders", "payments", "héllo"])
+seconds = st.integers(0, 1000).map(float)  # whole, so that sums do not depend on their order
+
+batches = st.tuples(st.just("batch"), topics, st.lists(seconds), st.none() | seconds)
+counts = st.tuples(
+    st.just("count"), topics, st.sampled_from(RECORD_OUTCOMES), st.integers(0, 10**6)
+)
+commits = st.tuples(st.just("commit"), st.sampled_from(COMMIT_OUTCOMES))
+rebalances = st.tuples(st.just("rebalance"), st.sampled_from(REBALANCE_EVENTS))
+calls = st.lists(batches | counts | commits | rebalances)
+
+
+def tallied(events: list[tuple[object, ...]]) -> Tally:
+    tally = Tally()
+    for method, *arguments in events:
+        getattr(tally, str(method))(*arguments)
+    return tally
+
+
+def test_outcomes_and_times_are_counted_apart() -> None:
+    tally = Tally()
+    tally.batch("orders", [0.1, 0.2], age=3.0)
+    tally.count("orders", "done", 2)
+    tally.batch("orders", [0.3], age=None)
+    tally.count("orders", "retried")
+    assert tally.records == {"orders": {"done": 2, "retried": 1, "dropped": 0, "lost": 0}}
+    assert tally.processing["orders"].count == 3
+    assert tally.processing["orders"].sum == pytest.approx(0.6)
+    assert (tally.age["orders"].count, tally.age["orders"].sum) == (1, 3.0)
+
+
+@pytest.mark.parametrize("outcome", COMMIT_OUTCOMES)
+def test_commits(outcome: CommitOutcome) -> None:
+    tally = Tally()
+    tally.commit(outcome)
+    assert tally.commits == {**dict.fromkeys(COMMIT_OUTCOMES, 0), outcome: 1}
+
+
+@pytest.mark.parametrize("event", REBALANCE_EVENTS)
+def test_rebalances(event: RebalanceEvent) -> None:
+    tally = Tally()
+    tally.rebalance(event)
+    assert tally.rebalances == {**dict.fromkeys(REBALANCE_EVENTS, 0), event: 1}
+
+
+def test_a_topic_known_beforehand_starts_at_zero() -> None:
+    tally = Tally(["orders"])
+    assert tally.records == {"orders": dict.fromkeys(RECORD_OUTCOMES, 0)}
+    assert tally.processing["orders"].count == tally.age["orders"].count == 0
+
+
+def test_an_outcome_that_is_not_in_the_catalogue_is_refused() -> None:
+    outcome: RecordOutcome = "eaten"  # type: ignore[assignment]  # the point
+    with pytest.raises(KeyError):
+        Tally().count("orders", outcome)
+
+
+@given(calls)
+def test_survives_json(events: list[tuple[object, ...]]) -> None:
+    tally = tallied(events)
+    twin = Tally.from_json(json.loads(json.dumps(tally.to_json())))
+    assert twin.to_json() == tally.to_json()
+
+
+@given(calls, calls)
+def test_merging_is_counting_together(
+    left: list[tuple[object, ...]], right: list[tuple[object, ...]]
+) -> None:
+    merged = tallied(left)
+    merged.merge(tallied(right))
+    assert merged.to_json() == tallied(left + right).to_json()
+
+
+@given(calls)
+def test_a_snapshot_replaces_the_one_before(events: list[tuple[object, ...]]) -> None:
+    """Cumulative: whatever snapshots got lost, the last one has everything."""
+    tally = Tally()
+    received = Tally()
+    for number, (method, *arguments) in enumerate(events):
+        getattr(tally, str(method))(*arguments)
+        if number % 3 == 0:  # the others are lost
+            received = Tally.from_json(tally.to_json())
+    received = Tally.from_json(tally.to_json())
+    assert received.to_json() == tallied(events).to_json()
+
+
+def test_a_tally_can_be_merged_into_itself() -> None:
+    tally = Tally()
+    tally.count("orders", "done", 2)
+    tally.merge(tally)
+    assert tally.records["orders"]["done"] == 4
+
+
+def test_a_snapshot_taken_while_threads_count_is_consistent() -> None:
+    tally = Tally()
+    rounds, threads = 300, 4
+
+    def work(number: int) -> None:
+        for index in range(rounds):
+            tally.batch(f"topic-{number}-{index % 50}", [0.1, 0.2], 1.0)
+            tally.count("shared", "done")
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        for topic, numbers in tally.to_json()["topics"].items():
+            if topic != "shared":
+                assert sum(numbers["processing"]["counts"]) == 2 * sum(numbers["age"]["counts"])
+    assert tally.records["shared"]["done"] == rounds * threads
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        {},
+        {"topics": []},
+        {"topics": {"a": {}}, "commits": {}, "rebalances": {}},
+        {"topics": {}, "commits": {"ok": "x", "failed": 0}, "rebalances": {}},
+        {"topics": {}, "commits": {"ok": 0, "failed": 0}, "rebalances": None},
+    ],
+)
+def test_garbage_is_refused(data: object) -> None:
+    with pytest.raises(ValueError):
+        Tally.from_json(data)

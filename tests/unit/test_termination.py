@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.supervisor.exit_record import ExitRecord, InFlight, encode
+from penstock.supervisor.termination import LIMIT, write_termination
+
+
+def in_flight(offset: int, *, key: str | None = "k", stack: str | None = None) -> InFlight:
+    return InFlight("orders", 3, offset, key, 12.3456, stack)
+
+
+def record(*items: InFlight, reason: str = "asked to", code: int = 2) -> ExitRecord:
+    return ExitRecord.of(
+        code,
+        reason=reason,
+        at=1_700_000_000.0,
+        requested_by="SIGUSR2",
+        drain_seconds=25.0,
+        in_flight_at_deadline=items,
+        uptime_seconds=3600.0,
+        last_done_at=1_699_999_999.0,
+    )
+
+
+def written(tmp_path: Path, item: ExitRecord) -> dict[str, Any]:
+    path = tmp_path / "termination-log"
+    path.touch()
+    assert write_termination(path, item)
+    content = path.read_bytes()
+    assert len(content) <= 4096
+    data = json.loads(content)
+    assert isinstance(data, dict)
+    return data
+
+
+def test_the_message_has_the_contract_s_fields(tmp_path: Path) -> None:
+    assert written(tmp_path, record(in_flight(7, stack="File …"))) == {
+        "code": 2,
+        "name": "FORCED",
+        "planned": False,
+        "reason": "asked to",
+        "requested_by": "SIGUSR2",
+        "drain_seconds": 25.0,
+        "uptime_seconds": 3600.0,
+        "at": 1_700_000_000.0,
+        "last_done_at": 1_699_999_999.0,
+        "in_flight_at_deadline": [
+            {
+                "topic": "orders",
+                "partition": 3,
+                "offset": 7,
+                "key": "k",
+                "age_seconds": 12.346,
+                "stack": "File …",
+            }
+        ],
+    }
+
+
+def test_stacks_go_first(tmp_path: Path) -> None:
+    data = written(tmp_path, record(*(in_flight(n, stack="s" * 2000) for n in range(3))))
+    assert [item["offset"] for item in data["in_flight_at_deadline"]] == [0, 1, 2]
+    assert all("stack" not in item for item in data["in_flight_at_deadline"])
+    assert "in_flight_omitted" not in data
+    assert data["reason"] == "asked to"
+
+
+def test_then_later_records_with_their_number(tmp_path: Path) -> None:
+    data = written(tmp_path, record(*(in_flight(n, stack="s") for n in range(500))))
+    kept = [item["offset"] for item in data["in_flight_at_deadline"]]
+    assert kept == list(range(len(kept)))
+    assert data["in_flight_omitted"] == 500 - len(kept)
+    assert len(kept) > 30  # as many as there is room for
+    assert data["reason"] == "asked to"
+
+
+def test_then_the_end_of_the_reason_but_not_the_first_record(tmp_path: Path) -> None:
+    data = written(tmp_path, record(*(in_flight(n) for n in range(9)), reason="r" * 9000))
+    assert [item["offset"] for item in data["in_flight_at_deadline"]] == [0]
+    assert data["in_flight_omitted"] == 8
+    assert data["reason"].startswith("r" * 3000)
+    assert data["reason"].endswith("r…")
+
+
+def test_a_reason_alone_is_cut_too(tmp_path: Path) -> None:
+    data = written(tmp_path, record(reason="é" * 9000))
+    assert 1800 < len(data["reason"]) < 2048  # bytes count, and é has two
+    assert "in_flight_omitted" not in data
+
+
+text = st.text(max_size=400) | st.text(st.sampled_from('\x00\ud800😀"\\é'), max_size=3000)
+items = st.builds(
+    InFlight,
+    topic=st.text(max_size=249),
+    partition=st.integers(0, 2**31),
+    offset=st.integers(0, 2**63),
+    key=st.none() | text,
+    age_seconds=st.floats(),
+    stack=st.none() | text,
+)
+records = st.builds(
+    ExitRecord.of,
+    st.none() | st.integers(0, 255),
+    reason=text,
+    at=st.floats(),
+    requested_by=text,
+    drain_seconds=st.none() | st.floats(),
+    in_flight_at_deadline=st.lists(items, max_size=30).map(tuple),
+    uptime_seconds=st.floats(),
+    last_done_at=st.none() | st.floats(),
+)
+
+
+@given(records, st.integers(1024, LIMIT))
+def test_whatever_it_holds_it_is_one_line_of_json_within_the_limit(
+    item: ExitRecord, limit: int
+) -> None:
+    content = encode(item, limit)
+    assert len(content) <= limit
+    assert b"\n" not in content
+    data = json.loads(content, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert data["name"] == item.name
+    kept = len(data["in_flight_at_deadline"])
+    assert kept + data.get("in_flight_omitted", 0) == len(item.in_flight_at_deadline)
+    again = ExitRecord.from_json(data)
+    assert again.key == item.key
+
+
+def test_what_fits_reads_back_as_it_was() -> None:
+    item = record(in_flight(7, key=None), in_flight(8, stack="line 1\nline 2"))
+    again = ExitRecord.from_json(json.loads(encode(item, LIMIT)))
+    ages = [replace_age(entry) for entry in item.in_flight_at_deadline]
+    assert list(again.in_flight_at_deadline) == ages
+    assert again.to_json() == item.to_json()
+
+
+def replace_age(item: InFlight) -> InFlight:
+    return InFlight(item.topic, item.partition, item.offset, item.key, 12.346, item.stack)
+
+
+def test_an_earlier_message_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.write_text("x" * 10_000)
+    assert write_termination(path, record())
+    assert json.loads(path.read_bytes())["code"] == 2
+
+
+def test_no_file_is_ever_made(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    assert not write_termination(path, record())
+    assert list(tmp_path.iterdir()) == []
+    assert not write_termination(Path("/dev/penstock-test"), record())
+    assert not Path("/dev/penstock-test").exists()
+
+
+def test_places_that_cannot_be_written_are_no_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # nobody reads it: opening it must not wait
+    (tmp_path / "file").touch()
+    for path in (
+        tmp_path,
+        tmp_path / "pipe",
+        tmp_path / "file" / "below",
+        tmp_path / "no" / "such" / "directory",
+        tmp_path / ("n" * 300),
+        Path("nul\0byte"),
+        Path("/dev/full"),
+    ):
+        assert not write_termination(path, record()), path
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write whatever the mode says")
+def test_a_file_without_the_right_to_write_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.touch(mode=stat.S_IRUSR)
+    assert not write_termination(path, record())
