@@ -108,7 +108,7 @@ class Client:
         raise ServiceError(f"{self.url}{path}: {answer.detail}")
 
     def poll(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """Statuses, a few a second, for at most ``seconds``; ends by ``ServiceGoneError`` or by itself.
+        """Statuses, a few a second, for at most ``seconds`` or until it is gone.
 
         A service that is too busy to answer is asked again.
         """
@@ -144,7 +144,9 @@ class Client:
         except (http.client.HTTPException, ValueError) as error:
             raise self._stranger() from error
         except OSError as error:
-            raise ServiceGoneError(f"{self.url} cannot be reached: {error.strerror or error}") from error
+            raise ServiceGoneError(
+                f"{self.url} cannot be reached: {error.strerror or error}"
+            ) from error
         finally:
             connection.close()
         try:

@@ -18,6 +18,7 @@ import pytest
 
 import penstock
 from penstock import cli, exits, render
+from penstock.client import default_url
 from penstock.errors import ConfigError, KafkaFailure
 
 Capture = pytest.CaptureFixture[str]
@@ -94,8 +95,7 @@ def test_exits_prints_the_contract(capsys: Capture) -> None:
     ]
     assert cli.main(["exits", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [
-        {"code": k.code, "name": k.name, "planned": k.planned, "when": k.when}
-        for k in exits.TABLE
+        {"code": k.code, "name": k.name, "planned": k.planned, "when": k.when} for k in exits.TABLE
     ]
 
 
@@ -147,8 +147,12 @@ def test_a_reader_that_goes_away_changes_nothing() -> None:
     os.close(reader)  # before anything is written
     with os.fdopen(writer, "wb") as gone:
         done = subprocess.run(
-            [sys.executable, "-c", "import sys; from penstock.cli import main; sys.exit(main())"]
-            + ["exits"],
+            [
+                sys.executable,
+                "-c",
+                "import sys; from penstock.cli import main; sys.exit(main())",
+                "exits",
+            ],
             stdout=gone,
             stderr=subprocess.PIPE,
             check=False,
@@ -525,6 +529,4 @@ def test_durations(seconds: float, text: str) -> None:
     ],
 )
 def test_the_default_url_follows_the_listener(host: str, url: str) -> None:
-    from penstock.client import default_url
-
     assert default_url({"PENSTOCK_HTTP_HOST": host, "PENSTOCK_HTTP_PORT": ""}) == url

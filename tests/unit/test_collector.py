@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -85,20 +86,20 @@ def parsed(facts: Facts, accept: str) -> Series:
     if accept == OPENMETRICS:
         assert content_type.startswith("application/openmetrics-text; version=1.0.0")
         assert text.endswith("# EOF\n")
-        families: Iterator[object] = openmetrics.text_string_to_metric_families(text)
+        families: Iterable[Any] = openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # theirs has none
     else:
         assert content_type.startswith("text/plain; version=0.0.4")
-        families = iter(parser.text_string_to_metric_families(text))
+        families = parser.text_string_to_metric_families(text)
     series: Series = {}
     for family in families:
-        for sample in family.samples:  # type: ignore[attr-defined]  # the parsers have no types
+        for sample in family.samples:
             key = (sample.name, frozenset(sample.labels.items()))
             assert key not in series, f"{key} exported twice"
             series[key] = sample.value
     return series
 
 
-def get(series: Series, name: str, **labels: str) -> float | None:
+def get(series: Series, name: str, /, **labels: str) -> float | None:
     return series.get((name, frozenset(labels.items())))
 
 

@@ -35,7 +35,7 @@ def test_the_setting_wins_and_is_stripped(tmp_path: Path) -> None:
 
 
 def test_a_setting_of_blanks_is_refused() -> None:
-    with pytest.raises(ConfigError, match="PENSTOCK_CONTROL_TOKEN: .* is empty"):
+    with pytest.raises(ConfigError, match=r"PENSTOCK_CONTROL_TOKEN: .* is empty"):
         resolve_token(settings(control_token=SecretStr("          ")))
 
 
@@ -82,7 +82,7 @@ def test_a_generated_token_is_private_and_found_by_clients(tmp_path: Path) -> No
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(token) >= 43  # 32 bytes in base64
-    assert os.listdir(directory) == ["control-token"]  # no temporary file is left
+    assert [f.name for f in directory.iterdir()] == ["control-token"]  # no temporary file is left
     assert read_token({"PENSTOCK_RUNTIME_DIR": str(directory)}, 8080) == token
 
 
@@ -121,7 +121,7 @@ def test_a_directory_that_others_write_to_is_refused(tmp_path: Path, mode: int) 
     with pytest.raises(ConfigError, match="writable by others") as caught:
         resolve_token(settings(runtime_dir=directory))
     assert "PENSTOCK_RUNTIME_DIR" in str(caught.value)
-    assert not os.listdir(directory)
+    assert not list(directory.iterdir())
 
 
 def test_a_linked_directory_is_refused(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_linked_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").symlink_to(tmp_path / "real")
     with pytest.raises(ConfigError, match="symbolic link"):
         resolve_token(settings(runtime_dir=tmp_path / "run"))
-    assert not os.listdir(tmp_path / "real")
+    assert not list((tmp_path / "real").iterdir())
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:

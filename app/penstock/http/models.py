@@ -32,23 +32,27 @@ class InFlight(_Answer):
     topic: str
     partition: int
     offset: int
-    key: str | None = Field(None, description="UTF-8 where printable, else hexadecimal")
+    key: str | None = Field(default=None, description="UTF-8 where printable, else hexadecimal")
     age_seconds: float
-    stack: str | None = Field(None, description="where the handler's thread is, if captured")
+    stack: str | None = Field(
+        default=None, description="where the handler's thread is, if captured"
+    )
 
 
 class Worker(_Answer):
     """One worker process."""
 
     index: int
-    pid: int | None = Field(None, description="absent while the worker is being replaced")
+    pid: int | None = Field(default=None, description="absent while the worker is being replaced")
     state: str
     joined: bool = Field(description="joined its group and polled at least once")
-    poll_age_seconds: float | None = Field(None, description="since the last poll returned")
-    instance_id: str | None = Field(None, description="group.instance.id (static membership)")
-    assignment: dict[str, list[int]] = Field({}, description="topic → partitions")
+    poll_age_seconds: float | None = Field(default=None, description="since the last poll returned")
+    instance_id: str | None = Field(
+        default=None, description="group.instance.id (static membership)"
+    )
+    assignment: dict[str, list[int]] = Field(default={}, description="topic → partitions")
     lag: dict[str, dict[str, int]] = Field(
-        {}, description="topic → partition → records; a partition of unknown lag is absent"
+        default={}, description="topic → partition → records; a partition of unknown lag is absent"
     )
     in_flight: list[InFlight] = []
     warnings: list[str] = []
@@ -116,7 +120,7 @@ class Status(_Answer):
     state: State
     ready: bool
     live: bool
-    reasons: list[str] = Field([], description="why it is not ready, or not live")
+    reasons: list[str] = Field(default=[], description="why it is not ready, or not live")
     intent: Intent | None = None
     failure: FailureInfo | None = None
     drain: Drain | None = None

@@ -33,6 +33,7 @@ class GuardedProtocol(H11Protocol):
     """uvicorn's protocol with a watchdog on every connection."""
 
     limits: ClassVar[ConnectionLimits] = ConnectionLimits()
+    stopping: ClassVar[bool] = False
 
     _watchdog: asyncio.TimerHandle | None = None
     busy = False
@@ -42,7 +43,9 @@ class GuardedProtocol(H11Protocol):
         """Start the clock of the first request head."""
         super().connection_made(transport)
         self._watch(self.limits.head)
-        if len(self.connections) > self.limits.connections:
+        if self.stopping:  # accepted before the listener closed, seen only now
+            transport.abort()
+        elif len(self.connections) > self.limits.connections:
             self._make_room()
 
     def data_received(self, data: bytes) -> None:

@@ -6,10 +6,11 @@ import asyncio
 import errno
 import socket
 import threading
-from typing import Final
+from typing import Final, cast
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn._types import ASGIApplication
 
 from penstock.errors import ConfigError
@@ -72,8 +73,11 @@ def _remedy(error: OSError) -> str:
 class _Server(uvicorn.Server):
     """uvicorn's server, told to stop by an event instead of a flag it polls ten times a second."""
 
-    def __init__(self, config: uvicorn.Config, on_serving: threading.Event) -> None:
+    def __init__(
+        self, config: uvicorn.Config, protocol: type[GuardedProtocol], on_serving: threading.Event
+    ) -> None:
         super().__init__(config)
+        self._protocol = protocol
         self._on_serving = on_serving
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
@@ -92,6 +96,7 @@ class _Server(uvicorn.Server):
                 continue
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._protocol.stopping = True
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):  # what outlived the grace
             connection.transport.abort()
@@ -112,18 +117,24 @@ class HttpServer:
 
     def __init__(
         self,
-        app: ASGIApplication,
+        app: ASGIApp,
         sock: socket.socket,
         *,
         limits: ConnectionLimits | None = None,
     ) -> None:
         self._sock = sock
+        #: The port that is listened on.
+        self.port = int(sock.getsockname()[1])
         self._serving = threading.Event()
         self._error: BaseException | None = None
-        protocol = type("Protocol", (GuardedProtocol,), {"limits": limits or ConnectionLimits()})
+
+        class Protocol(GuardedProtocol):  # a class for each server: uvicorn makes the instances
+            pass
+
+        Protocol.limits = limits or ConnectionLimits()
         config = uvicorn.Config(
-            app,
-            http=protocol,
+            cast("ASGIApplication", app),  # Starlette's word for it and uvicorn's differ
+            http=Protocol,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -137,14 +148,9 @@ class HttpServer:
             timeout_keep_alive=5,
             timeout_graceful_shutdown=1,
         )
-        self._server = _Server(config, self._serving)
+        self._server = _Server(config, Protocol, self._serving)
         # A daemon, so that a main thread that dies of an error is not kept from exiting.
         self._thread = threading.Thread(target=self._run, name="penstock-http", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return int(self._sock.getsockname()[1])
 
     def start(self) -> None:
         """Start the thread; return once it serves.

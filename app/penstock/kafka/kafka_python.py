@@ -41,6 +41,8 @@ PRIVATE: Final = (
     "_coordinator.need_rejoin",
     "_coordinator.request_rejoin",
     "_fetcher._next_in_line_exception_metadata",
+    "_fetcher._next_partition_records",
+    "_fetcher._paused_partition_records",
     "_net",
     "_subscription.assignment",
 )
@@ -95,6 +97,7 @@ class KafkaPythonEngine:
         """See the port. Retriable client errors are logged and give an empty answer."""
         if self.membership() is not Membership.STABLE or self._needs_rejoin():
             timeout = max(timeout, _JOIN_POLL)
+        self._guard_parked()
         try:
             fetched = self._consumer.poll(timeout_ms=round(timeout * 1000), max_records=limit)
         except Exception as error:
@@ -139,6 +142,19 @@ class KafkaPythonEngine:
         if self.membership() is Membership.REBALANCING and not coordinator.need_rejoin():
             log.info("rejoining: the client forgot a rebalance it had begun")
             coordinator.request_rejoin()
+
+    def _guard_parked(self) -> None:
+        """Trap 14: what was fetched for a paused partition must come back after ``resume``.
+
+        The client parks such records and takes them back when its in-line slot ``is None``.
+        A slot that was read to its end is empty but not ``None``; so when the last partition
+        that flows has been read, the parked ones are neither taken back nor fetched again,
+        for ever. Emptying the slot properly is what the client forgot. Only this thread
+        changes it.
+        """
+        fetcher = self._consumer._fetcher  # noqa: SLF001 (trap 14)
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
 
     def _guard_unreadable(self) -> None:
         """Trap 1: a fetch error that was put aside must not meet a paused partition.

@@ -166,7 +166,7 @@ class Child:
     def in_flight(self, now: float, *, stack: str | None = None) -> list[InFlight]:
         """What its handlers hold, oldest first."""
         return [
-            InFlight(w.topic, w.partition, w.offset, printable(w.key), now - w.since, stack)
+            InFlight(w.topic, w.partition, w.offset, printable(w.key), max(0.0, now - w.since), stack)
             for w in self.board.working()
         ]
 

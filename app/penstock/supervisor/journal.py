@@ -9,6 +9,7 @@ in memory, counted from there, and written with the next line if the disk allows
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -151,10 +152,10 @@ class Journal:
         written = os.write(file, data)
         if written < len(data):
             # A disk that is nearly full takes a part. Taking it back needs no space.
-            self._torn = True
+            torn_before, self._torn = self._torn, True
             os.ftruncate(file, before)
-            self._torn = False
-            raise OSError(f"only {written} of {len(data)} bytes could be written")
+            self._torn = torn_before
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size = before + written
         self._torn = False
         self._unwritten.clear()
@@ -186,13 +187,13 @@ class Journal:
             self._file = None
 
     def _degrade(self, error: OSError) -> None:
-        reason = (
+        if self.degraded is not None:
+            return  # told already; the first error is the one that matters
+        self.degraded = (
             f"PENSTOCK_STATE_DIR={self.directory}: the journal cannot be written "
             f"({error.strerror or error}); exits are only remembered until this process ends"
         )
-        if self.degraded is None:
-            log.warning(reason)
-        self.degraded = reason
+        log.warning(self.degraded)
 
 
 def _locked(directory: Path) -> int:
@@ -236,7 +237,7 @@ def _written(path: Path, data: bytes) -> tuple[int, int]:
         raise
     if size < len(data):
         os.close(file)
-        raise OSError("no space to compact the journal")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return file, size
 
 

@@ -35,10 +35,11 @@ from penstock.supervisor.health import WorkerHealth
 from penstock.supervisor.journal import Journal
 from penstock.supervisor.quit import ask_sidecars
 from penstock.supervisor.reload import Reload
-from penstock.supervisor.signals import REQUESTS, WakePipe
+from penstock.supervisor import signals
 from penstock.supervisor.verdict import judge
 from penstock.telemetry import logs
 from penstock.telemetry.tally import Tally
+from penstock.wake import WakePipe
 
 if TYPE_CHECKING:
     from penstock.http.server import HttpServer
@@ -100,7 +101,7 @@ class Supervisor:
 
     def run(self) -> int:
         """From the first worker to the exit code."""
-        self.pipe.install()
+        signals.install(self.pipe)
         self._selector.register(self.pipe, selectors.EVENT_READ)
         for index in range(_workers_hint()):
             self._spawn(index)
@@ -130,7 +131,7 @@ class Supervisor:
         return min([_TICK, *ahead])
 
     def _signalled(self, number: int) -> None:
-        request = REQUESTS.get(number)
+        request = signals.REQUESTS.get(number)
         if request is None or self._view is None:
             return
         if request.kind is Kind.DUMP:
@@ -197,7 +198,8 @@ class Supervisor:
             self.group, self.topics = child.hello.group, child.hello.topics
             for topic in self.topics:
                 self.retired.merge(Tally([topic]))
-        self._http = HttpServer(build_api(self._view, token, version=penstock.__version__), sock)
+        api = build_api(self._view, token, version=penstock.__version__)
+        self._http = HttpServer(api, sock)  # type: ignore[arg-type] # starlette's own scope types
         self._http.start()
         self.log.info(
             "started",
@@ -394,7 +396,7 @@ class Supervisor:
             ask_sidecars(settings.quit_urls, timeout=_QUIT_PATIENCE)
         with self.lock:
             self.lifecycle.go(State.STOPPED)
-            code = self.lifecycle.exit_code()
+            code = int(self.lifecycle.exit_code())
         record = ExitRecord.of(
             code,
             reason=self.lifecycle.reason,

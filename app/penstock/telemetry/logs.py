@@ -40,6 +40,7 @@ def configure(format: str, level: str, *, process: str) -> None:  # noqa: A002 (
     root.addHandler(handler)
     root.setLevel(level)
     logging.getLogger("kafka").setLevel(level if level in ("DEBUG", "ERROR") else "WARNING")
+    logging.getLogger("uvicorn").setLevel("WARNING")  # its start and stop are ours to tell
     logging.captureWarnings(True)
     structlog.configure(
         processors=[

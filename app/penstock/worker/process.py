@@ -10,6 +10,7 @@ second, and ends the process if the main thread cannot. Handler threads work
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from penstock.exits import Exit
 from penstock.kafka.port import Connect
 from penstock.seat import Seat
 from penstock.telemetry.tally import Tally
+from penstock.wake import WakePipe
 from penstock import stacks
 from penstock.worker.connect import Connector
 from penstock.worker.dispatch import Dispatcher
@@ -61,6 +63,8 @@ class Worker:
         self._started = threading.Event()
         self._finished = threading.Event()
         self._facts: dict[str, Any] = {"state": "waiting", "joined": False}
+        self._turned = False
+        self._control_wake = WakePipe()
         self._control = threading.Thread(target=self._listen, name="control", daemon=True)
 
     # -- the main thread ---------------------------------------------------------------
@@ -114,8 +118,9 @@ class Worker:
         if ending.stuck:
             # Python would wait for the handler that is stuck. What could be saved is saved.
             os._exit(code)
-        self._channel.close()
+        self._control_wake.wake()
         self._control.join(1.0)
+        self._channel.close()
         return int(code)
 
     def _report(self, facts: dict[str, Any]) -> None:
@@ -126,29 +131,33 @@ class Worker:
         )
         self._facts = facts
         if turned:
-            self._send_status()
+            self._turned = True
+            self._control_wake.wake()
 
     # -- the control thread ------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Take commands, report each second, watch the deadline."""
-        import select  # noqa: PLC0415 (only this thread waits on a descriptor)
-
+        """Take commands, report at each turn and each second, watch the deadline."""
         due = time.monotonic()
         poller = select.poll()
-        poller.register(self._channel.fileno(), select.POLLIN)
+        poller.register(self._channel, select.POLLIN)
+        poller.register(self._control_wake, select.POLLIN)
         while not self._finished.is_set():
             now = time.monotonic()
-            if now >= due:
+            if now >= due or self._turned:
+                self._turned = False
                 self._send_status()
                 due = now + _STATUS_INTERVAL
             self._watch_deadline(now)
-            if poller.poll(max(0.0, min(due - now, 0.25)) * 1000):
-                for message in self._channel.receive():
-                    self._obey(message)
-                if self._channel.ended:
-                    self._orphaned()
-                    poller.unregister(self._channel.fileno())
+            poller.poll(max(0.0, min(due - now, 0.25)) * 1000)
+            self._control_wake.drain()
+            if self._channel.ended:
+                continue
+            for message in self._channel.receive():
+                self._obey(message)
+            if self._channel.ended:
+                poller.unregister(self._channel)
+                self._orphaned()
 
     def _obey(self, message: Message) -> None:
         match message.get("t"):

@@ -1,0 +1,91 @@
+"""A constant stream of numbered records, made by an independent client (librdkafka).
+
+Each record's value is ``<partition> <sequence>`` padded to ``size`` bytes, its key the
+partition's number; sequences count from 0 in each partition, so that a checker can tell
+loss, repetition and disorder from the handlers' notes alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import confluent_kafka
+
+
+class Stream:
+    """Produces round-robin over the partitions, ``rate`` records a second, until stopped."""
+
+    def __init__(
+        self, bootstrap: str, topic: str, partitions: int, *, rate: float, size: int = 0
+    ) -> None:
+        self.topic = topic
+        self.partitions = partitions
+        self._rate = rate
+        self._size = size
+        self._sent = [0] * partitions
+        self.confirmed = [0] * partitions
+        self._stop = threading.Event()
+        self._producer = confluent_kafka.Producer(
+            {"bootstrap.servers": bootstrap, "linger.ms": 5, "enable.idempotence": True}
+        )
+        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
+
+    def start(self) -> Stream:
+        """Start producing."""
+        self._thread.start()
+        return self
+
+    @property
+    def produced(self) -> int:
+        """Records that the broker has confirmed."""
+        return sum(self.confirmed)
+
+    def stop(self, expected: Path | None = None) -> int:
+        """Stop, wait for every confirmation, write what the checker is to expect."""
+        self._stop.set()
+        self._thread.join(60)
+        left = self._producer.flush(60)
+        if left:
+            raise RuntimeError(f"{left} records were never confirmed")
+        if expected is not None:
+            expected.write_text("".join(f"{p} {n}\n" for p, n in enumerate(self.confirmed)))
+        return self.produced
+
+    def send(self, count: int) -> Stream:
+        """Produce ``count`` records at once (instead of ``start``)."""
+        for i in range(count):
+            self._one(i % self.partitions)
+        self._producer.flush(60)
+        return self
+
+    def _run(self) -> None:
+        began, sent = time.monotonic(), 0
+        while not self._stop.is_set():
+            due = int((time.monotonic() - began) * self._rate)
+            while sent < due:
+                self._one(sent % self.partitions)
+                sent += 1
+            self._producer.poll(0)
+            self._stop.wait(0.01)
+
+    def _one(self, partition: int) -> None:
+        value = f"{partition} {self._sent[partition]}".encode()
+        while True:
+            try:
+                self._producer.produce(
+                    self.topic,
+                    key=str(partition).encode(),
+                    value=value.ljust(self._size),
+                    partition=partition,
+                    on_delivery=self._delivered,
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+        self._sent[partition] += 1
+
+    def _delivered(self, error: object, message: confluent_kafka.Message) -> None:
+        if error is None:
+            self.confirmed[message.partition() or 0] += 1
