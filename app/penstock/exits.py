@@ -86,9 +86,7 @@ TABLE: Final[tuple[ExitKind, ...]] = (
         f"{SIGNAL_BASE}+n",
         KILLED,
         planned=False,
-        when=(
-            "a worker died of signal n (137 out of memory or KILL, 139 segmentation fault)"
-        ),
+        when=("a worker died of signal n (137 out of memory or KILL, 139 segmentation fault)"),
     ),
 )
 

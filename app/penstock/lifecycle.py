@@ -233,4 +233,3 @@ class Lifecycle:
     def requested_by(self) -> str:
         """Who asked, for the exit record: ``SIGUSR2``, ``http``, … or empty."""
         return (self.intent.detail or self.intent.source) if self.intent else ""
-

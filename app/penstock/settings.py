@@ -52,6 +52,8 @@ _OWNED_OPTIONS = frozenset(
     }
 )
 
+_LAST_PORT = 65_535
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
@@ -133,8 +135,8 @@ class Settings(BaseSettings):
     poll_stall_timeout: Seconds = Field(60.0, description="liveness: longest silent poll loop")
 
     # -- HTTP and control --------------------------------------------------------------
-    http_host: str = Field("0.0.0.0", description="address of the listener")  # noqa: S104 (probes come from outside the pod)
-    http_port: int = Field(8080, ge=0, le=65_535, description="port of the listener")
+    http_host: str = Field("0.0.0.0", description="address of the listener")
+    http_port: int = Field(8080, ge=0, le=_LAST_PORT, description="port of the listener")
     control_token: SecretStr | None = Field(None, min_length=8, description="for POST requests")
     control_token_file: Path | None = Field(None, description="file holding the token")
     runtime_dir: Path | None = Field(None, description="generated token; made mode 0700")
@@ -159,6 +161,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over the code; nothing else is read."""
+        del settings_cls, dotenv_settings, file_secret_settings
         return (env_settings, init_settings)
 
     @field_validator("bootstrap_servers", "topics", "quit_urls", mode="before")
@@ -178,7 +181,7 @@ class Settings(BaseSettings):
     def _host_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for server in value:
             host, _, port = server.rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+            if not host or not port.isdigit() or not 0 < int(port) <= _LAST_PORT:
                 raise ValueError(f"{server!r} is not host:port")
         return value
 
@@ -246,8 +249,7 @@ class Settings(BaseSettings):
         tls = self.security_protocol.endswith("SSL")
         if sasl and self.sasl_mechanism is None:
             yield (
-                f"PENSTOCK_SECURITY_PROTOCOL={self.security_protocol} needs "
-                "PENSTOCK_SASL_MECHANISM"
+                f"PENSTOCK_SECURITY_PROTOCOL={self.security_protocol} needs PENSTOCK_SASL_MECHANISM"
             )
         if not sasl and (self.sasl_mechanism or self.sasl_username or self.sasl_password):
             yield (

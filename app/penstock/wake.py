@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 
@@ -22,10 +23,8 @@ class WakePipe:
 
     def wake(self) -> None:
         """Wake the waiting thread; from any thread."""
-        try:
+        with contextlib.suppress(BlockingIOError):  # full: it is awake enough
             os.write(self._write, b"\0")
-        except BlockingIOError:
-            pass  # full: it is awake enough
 
     def drain(self) -> list[int]:
         """What was written, in order; ``wake`` counts as 0 and is left out."""

@@ -1,0 +1,1 @@
+"""The HTTP listener: probes, metrics, status and control."""

@@ -21,7 +21,7 @@ class Service(Protocol):
     """The running service, as seen from a request handler. No call here blocks on I/O."""
 
     def ask(self, request: Request) -> Outcome:
-        """Take a stop, restart, quiet, resume or reload into account; the work goes on elsewhere."""
+        """Take a request into account; the work it asks for goes on elsewhere."""
         ...
 
     def live(self) -> Verdict:

@@ -7,7 +7,7 @@ from penstock.kafka.port import Connect, Engine, Rebalance
 
 
 def instance_id(base: str | None, index: int) -> str | None:
-    """The ``group.instance.id`` of one worker: ``billing-0``, ``billing-1``, …"""
+    """The ``group.instance.id`` of one worker: ``billing-0``, ``billing-1`` and so on."""
     return None if base is None else f"{base}-{index}"
 
 

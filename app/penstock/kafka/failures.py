@@ -77,5 +77,7 @@ def _resources(error: BaseException) -> list[str]:
     """Topic names inside an authorization error (kafka-python passes a set or a name)."""
     found: list[str] = []
     for argument in error.args:
-        found.extend(argument if isinstance(argument, set | frozenset | list | tuple) else [argument])
+        found.extend(
+            argument if isinstance(argument, set | frozenset | list | tuple) else [argument]
+        )
     return [str(item) for item in found]

@@ -176,7 +176,9 @@ class KafkaPythonEngine:
         refused = self._topics & set(self._consumer._cluster.unauthorized_topics)  # noqa: SLF001
         if refused:
             failure = self._failure(k.TopicAuthorizationFailedError(refused))
-            raise failure if isinstance(failure, KafkaFailure) else AuthorizationFailed(str(failure))
+            raise (
+                failure if isinstance(failure, KafkaFailure) else AuthorizationFailed(str(failure))
+            )
 
     def _guard_recreated(self) -> None:
         """A topic that was deleted and made again has the same name and another log.

@@ -1,0 +1,1 @@
+"""PID 1: signals, workers, probes, exit codes and their journal."""

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from penstock.board import Board
 from penstock.channel import Channel, Message
+from penstock.record import printable
 from penstock.supervisor.exit_record import InFlight
 from penstock.supervisor.health import WorkerHealth
 from penstock.telemetry.tally import Tally
-from penstock.record import printable
 
 #: The board is made before the worker has told its concurrency. Pages that are never
 #: touched cost nothing.
@@ -53,7 +53,7 @@ class Child:
         self.stacks = _memory_file()
         self.channel, theirs = Channel.pair()
         with theirs:
-            os.set_inheritable(theirs.fileno(), True)  # noqa: FBT003 (os's own signature)
+            os.set_inheritable(theirs.fileno(), True)
             fds = (theirs.fileno(), self.board.fd, self.stacks)
             self._popen = subprocess.Popen(  # noqa: S603 (our own module)
                 [sys.executable, "-m", "penstock.worker", str(index), *map(str, fds), target],
@@ -131,8 +131,9 @@ class Child:
                     stuck=tuple(InFlight.from_json(item) for item in message["stuck"]),
                 )
             case "fatal":
-                self.fatal = LastWords(int(message["code"]), clean=False,
-                                       reason=str(message["reason"]))
+                self.fatal = LastWords(
+                    int(message["code"]), clean=False, reason=str(message["reason"])
+                )
         return kind
 
     def reaped(self, code: int) -> None:
@@ -166,7 +167,9 @@ class Child:
     def in_flight(self, now: float, *, stack: str | None = None) -> list[InFlight]:
         """What its handlers hold, oldest first."""
         return [
-            InFlight(w.topic, w.partition, w.offset, printable(w.key), max(0.0, now - w.since), stack)
+            InFlight(
+                w.topic, w.partition, w.offset, printable(w.key), max(0.0, now - w.since), stack
+            )
             for w in self.board.working()
         ]
 
@@ -185,4 +188,3 @@ def _memory_file() -> int:
     except (AttributeError, OSError):  # as for the board
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
-

@@ -11,8 +11,8 @@ import signal
 from collections.abc import Iterable
 from typing import Any, Final
 
-from penstock.supervisor.child import Child
 from penstock import stacks
+from penstock.supervisor.child import Child
 
 #: How long a worker may take to answer before the signal is sent, in seconds.
 _PATIENCE: Final = 1.0

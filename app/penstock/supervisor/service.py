@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import threading
 import time
 from collections import Counter
@@ -20,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 import penstock
-from penstock import exits, settings as settings_module
+from penstock import exits
+from penstock import settings as settings_module
 from penstock.budget import Budget
 from penstock.errors import ConfigError
 from penstock.exits import Exit
 from penstock.lifecycle import Kind, Lifecycle, State
 from penstock.seat import Seat, seat_after
 from penstock.settings import Settings
-from penstock.supervisor import dumps, termination
+from penstock.supervisor import dumps, signals, termination
 from penstock.supervisor.child import Child
 from penstock.supervisor.exit_history import ExitHistory
 from penstock.supervisor.exit_record import ExitRecord, InFlight
@@ -35,7 +35,6 @@ from penstock.supervisor.health import WorkerHealth
 from penstock.supervisor.journal import Journal
 from penstock.supervisor.quit import ask_sidecars
 from penstock.supervisor.reload import Reload
-from penstock.supervisor import signals
 from penstock.supervisor.verdict import judge
 from penstock.telemetry import logs
 from penstock.telemetry.tally import Tally
@@ -177,7 +176,7 @@ class Supervisor:
             self._open_with(child)
         except ConfigError as error:
             self._fail(Exit.CONFIG, str(error))
-            self.log.error("configuration: " + str(error))  # noqa: TRY400 (a sentence, not a trace)
+            self.log.error(f"configuration: {error}")  # noqa: TRY400 (a sentence, not a trace)
 
     def _open_with(self, child: Child) -> None:
         assert child.hello is not None
@@ -416,9 +415,7 @@ class Supervisor:
             planned=record.planned,
             reason=record.reason,
             requested_by=record.requested_by or None,
-            drain_seconds=None
-            if record.drain_seconds is None
-            else round(record.drain_seconds, 3),
+            drain_seconds=None if record.drain_seconds is None else round(record.drain_seconds, 3),
         )
         if self._http is not None:
             self._http.stop()
@@ -485,5 +482,3 @@ def termination_hint() -> Path:
     """Where the exit record goes when the settings were refused."""
     default: Any = Settings.model_fields["termination_log"].default
     return Path(os.environ.get("PENSTOCK_TERMINATION_LOG") or default)
-
-

@@ -90,7 +90,9 @@ def judge(worker: Ended, code: int) -> End:
 
 def _failing(code: int) -> int:
     """The code that a worker's failure ends the service with; the contract's, or 1."""
-    if code > exits.SIGNAL_BASE or (code in Exit.__members__.values() and code not in exits.PLANNED):
+    if code > exits.SIGNAL_BASE or (
+        code in Exit.__members__.values() and code not in exits.PLANNED
+    ):
         return code
     return Exit.CRASHED
 

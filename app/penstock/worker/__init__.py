@@ -1,0 +1,1 @@
+"""A worker process: one member of the consumer group."""

@@ -51,8 +51,12 @@ class Connector:
             # A slow broker (TLS, SASL, a far region) deserves more time at each try.
             timeout = min(_LONGEST_TRY, timeout * 2)
             delay = _BACKOFF.delay(tried, random.random)
-            log.warning("no broker answered; trying again", tries=tried, delay=round(delay, 1),
-                        error=str(error))
+            log.warning(
+                "no broker answered; trying again",
+                tries=tried,
+                delay=round(delay, 1),
+                error=str(error),
+            )
             wake.wait(delay)
         return None
 

@@ -202,9 +202,7 @@ class Dispatcher:
             self._board.last_done(time.time())
         self._tally.batch(lane.partition.topic, durations, age)
         if durations:
-            self._tally.count(
-                lane.partition.topic, "lost" if lane.gone else "done", len(durations)
-            )
+            self._tally.count(lane.partition.topic, "lost" if lane.gone else "done", len(durations))
         return failure
 
     def _put_back(self, lane: Lane, failure: BaseException | None) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from penstock import stacks
 from penstock.app import Plan
 from penstock.board import Board, Working
 from penstock.budget import Budget
@@ -22,7 +23,6 @@ from penstock.kafka.port import Commit, Engine, Membership
 from penstock.record import Partition, printable
 from penstock.seat import Seat
 from penstock.telemetry.tally import Tally
-from penstock import stacks
 from penstock.worker.dispatch import Dispatcher
 
 log = structlog.get_logger("penstock.worker")
@@ -65,7 +65,7 @@ class Ending:
     stuck: tuple[Stuck, ...] = ()
 
     @classmethod
-    def nothing_done(cls, restart: bool) -> Ending:  # noqa: FBT001 (a fact, not an option)
+    def nothing_done(cls, restart: bool) -> Ending:
         """Asked to leave before the first record: there was nothing to finish."""
         return cls(Exit.RESTART if restart else Exit.STOPPED, clean=True, reason="")
 
@@ -110,7 +110,9 @@ class PollLoop:
                 self._board.beat()
                 self._apply_pauses()
                 full = self._dispatcher.saturated
-                for partition, records in self._engine.poll(0 if full else _POLL, self._limit).items():
+                for partition, records in self._engine.poll(
+                    0 if full else _POLL, self._limit
+                ).items():
                     self._dispatcher.feed(partition, records)
                 self._tend(time.monotonic())
                 if self._dispatcher.fatal is not None:
@@ -270,10 +272,10 @@ class PollLoop:
                 try:
                     self._engine.poll(min(left, _POLL), self._limit)  # lets a rebalance finish
                 except KafkaFailure as failure:
-                    log.error("the last commit failed: " + str(failure))  # noqa: TRY400 (the sentence says it)
+                    log.error("the last commit failed", error=str(failure))  # noqa: TRY400 (a sentence, not a trace)
                     break
             except KafkaFailure as failure:
-                log.error("the last commit failed: " + str(failure))  # noqa: TRY400 (the sentence says it)
+                log.error("the last commit failed", error=str(failure))  # noqa: TRY400 (a sentence, not a trace)
                 break
         return not self._dispatcher.committable()
 
@@ -289,14 +291,24 @@ class PollLoop:
             return Ending(fatal.exit_code, clean=False, reason=str(fatal), stuck=stuck)
         if stuck:
             names = ", ".join(str(s.working) for s in stuck)
-            return Ending(Exit.FORCED, clean=False, stuck=stuck,
-                          reason=f"the drain deadline passed with {names} in flight")
+            return Ending(
+                Exit.FORCED,
+                clean=False,
+                stuck=stuck,
+                reason=f"the drain deadline passed with {names} in flight",
+            )
         if not committed:
-            return Ending(Exit.FORCED, clean=False,
-                          reason="finished records could not be committed before the deadline")
+            return Ending(
+                Exit.FORCED,
+                clean=False,
+                reason="finished records could not be committed before the deadline",
+            )
         if abandoned:
-            return Ending(Exit.FORCED, clean=False,
-                          reason="partitions were taken away before their work was committed")
+            return Ending(
+                Exit.FORCED,
+                clean=False,
+                reason="partitions were taken away before their work was committed",
+            )
         return Ending(Exit.RESTART if self._restart else Exit.STOPPED, clean=True, reason="")
 
     # -- telling -----------------------------------------------------------------------
@@ -310,9 +322,7 @@ class PollLoop:
         if membership is not Membership.REBALANCING:
             self._joined = membership is Membership.STABLE
         if self._state in ("joining", "running", "quiet"):
-            self._state = (
-                "joining" if not self._joined else "quiet" if self._quiet else "running"
-            )
+            self._state = "joining" if not self._joined else "quiet" if self._quiet else "running"
         self._watch_topics()
         assignment: dict[str, list[int]] = {}
         for topic, number in sorted(self._engine.assignment()):

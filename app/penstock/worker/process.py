@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from penstock import stacks
 from penstock.app import Plan
 from penstock.board import Board
 from penstock.budget import Budget
@@ -27,7 +28,6 @@ from penstock.kafka.port import Connect
 from penstock.seat import Seat
 from penstock.telemetry.tally import Tally
 from penstock.wake import WakePipe
-from penstock import stacks
 from penstock.worker.connect import Connector
 from penstock.worker.dispatch import Dispatcher
 from penstock.worker.loop import Ending, PollLoop
@@ -92,7 +92,7 @@ class Worker:
         self._dispatcher.start()
         fatal = loop.consume(lambda: self._order is not None)
         if fatal is not None:
-            log.error("ending: " + str(fatal))
+            log.error("ending", reason=str(fatal))
             self._channel.send("fatal", code=fatal.exit_code, reason=str(fatal))
         order: Order | None = self._order  # set by the control thread
         order = order or Order(
@@ -194,7 +194,7 @@ class Worker:
 
     def _orphaned(self) -> None:
         """The supervisor is gone: nobody would count, probe or stop this process any more."""
-        if self._finished.is_set() or self._order is not None and self._order.orphaned:
+        if self._finished.is_set() or (self._order is not None and self._order.orphaned):
             return
         log.warning("lost the supervisor: draining and leaving")
         seconds = self._plan.settings.drain_timeout
@@ -209,7 +209,10 @@ class Worker:
         if order is not None and now >= order.budget.worker_by:
             log.error("the drain deadline passed before the worker could close; leaving")
             self._channel.send(
-                "drained", code=int(Exit.FORCED), clean=False, stuck=[],
+                "drained",
+                code=int(Exit.FORCED),
+                clean=False,
+                stuck=[],
                 reason="the drain deadline passed while committing or closing",
             )
             os._exit(Exit.FORCED)
