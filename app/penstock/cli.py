@@ -105,7 +105,7 @@ def run(target: str) -> int:
 
     TERM, INT and QUIT stop it (exit 0), USR2 restarts it (exit 4). Both drain first.
     """
-    from penstock.supervisor.service import run as run_service  # noqa: PLC0415 (heavy)
+    from penstock.supervisor.run import run as run_service  # noqa: PLC0415 (not for the others)
 
     return run_service(target)
 

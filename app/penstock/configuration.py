@@ -6,10 +6,10 @@ import json
 import re
 from typing import Final
 
-from penstock import app as app_module
 from penstock import settings as settings_module
 from penstock.http.token import configured_token
 from penstock.loading import load_app
+from penstock.plan import plan as make_plan
 
 _SECRET: Final = re.compile("password|secret|token|credential|config", re.IGNORECASE)
 
@@ -24,7 +24,7 @@ def rows(target: str) -> list[tuple[str, str, str]]:
         ConfigError: naming everything that is wrong.
     """
     app = load_app(target)
-    plan = app_module.plan(app)
+    plan = make_plan(app)
     configured_token(plan.settings)
     subscribed = {
         "PENSTOCK_GROUP_ID": plan.group,

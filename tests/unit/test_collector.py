@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
@@ -45,6 +45,9 @@ NAMES = {
     "penstock_commits_total": ("outcome",),
     "penstock_poll_age_seconds": ("worker",),
 }
+
+#: A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -319,6 +322,7 @@ def test_openmetrics_is_spoken_where_it_is_asked_for(accept: str) -> None:
     assert content.endswith(b"# EOF\n")
 
 
+@patient
 @given(st.text(max_size=60), st.text(max_size=30), st.sampled_from([TEXT, OPENMETRICS]))
 def test_no_text_breaks_a_scrape(reason: str, topic: str, accept: str) -> None:
     exits = history(exit_line("a", ExitRecord.of(1, reason=reason, at=1)))

@@ -4,13 +4,16 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.telemetry.histogram import Histogram
 
 BOUNDS = (0.1, 1.0, 10.0)
 INF = math.inf
+
+#: A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 durations = st.lists(st.floats(0, 100, allow_nan=False))
 
@@ -40,6 +43,7 @@ def test_a_value_counts_in_its_bucket_and_all_above(value: float, buckets: list[
     assert histogram.sum == max(value, 0)
 
 
+@patient
 @given(st.lists(st.floats(-10, 100) | st.just(math.nan) | st.just(INF) | st.just(-INF)))
 def test_buckets_agree_with_counting_by_hand(values: list[float]) -> None:
     finite = [max(value, 0) for value in values if math.isfinite(value)]
@@ -50,6 +54,7 @@ def test_buckets_agree_with_counting_by_hand(values: list[float]) -> None:
         assert count == sum(value <= bound for value in finite)
 
 
+@patient
 @given(durations, durations)
 def test_merging_is_counting_together(left: list[float], right: list[float]) -> None:
     merged = of(left)
@@ -59,12 +64,14 @@ def test_merging_is_counting_together(left: list[float], right: list[float]) -> 
     assert merged.sum == pytest.approx(both.sum)
 
 
+@patient
 @given(durations)
 def test_survives_json(values: list[float]) -> None:
     histogram = of(values)
     assert Histogram.from_json(json.loads(json.dumps(histogram.to_json()))) == histogram
 
 
+@patient
 @given(durations)
 def test_a_copy_is_independent(values: list[float]) -> None:
     original = of(values)
@@ -74,6 +81,7 @@ def test_a_copy_is_independent(values: list[float]) -> None:
     assert twin.count == original.count + 1
 
 
+@patient
 @given(durations, st.lists(st.floats(0.001, 1000), min_size=1, unique=True).map(sorted))
 def test_other_bounds_keep_count_and_sum_and_never_shorten(
     values: list[float], bounds: list[float]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import penstock
@@ -35,6 +35,9 @@ CRASHED = ("1", "CRASHED", False)
 LOST = ("unknown", "LOST", False)
 
 _PATH = str(Path(penstock.__file__).parent.parent)
+
+#: A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def exit_record(code: int, *, at: float = 2.0, reason: str = "because") -> ExitRecord:
@@ -246,6 +249,7 @@ def test_garbage_is_skipped_counted_and_told_once(
     assert "skipped 2 damaged lines" in message
 
 
+@patient
 @given(st.lists(st.binary(max_size=200), max_size=5))
 def test_no_bytes_stop_the_service(contents: list[bytes]) -> None:
     ledger = Ledger()
@@ -257,10 +261,11 @@ def test_no_bytes_stop_the_service(contents: list[bytes]) -> None:
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=5,
+    max_leaves=3,
 )
 
 
+@patient
 @given(
     st.dictionaries(
         st.sampled_from(["run", "at", "version", "code", "reason", "requested_by", "drain_seconds"])
@@ -570,6 +575,7 @@ def test_totals_of_a_version_with_other_buckets_are_taken_over() -> None:
     assert history.gap.bounds == RESTART_GAP.buckets
 
 
+@patient
 @given(
     st.lists(st.tuples(st.none() | st.sampled_from([0, 1, 2, 4, 137]), st.booleans()), max_size=120)
 )

@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.supervisor.exit_record import ExitRecord, InFlight, encode
 from penstock.supervisor.termination import LIMIT, write_termination
+
+#: A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def in_flight(offset: int, *, key: str | None = "k", stack: str | None = None) -> InFlight:
@@ -91,6 +95,20 @@ def test_then_the_end_of_the_reason_but_not_the_first_record(tmp_path: Path) -> 
     assert data["reason"].endswith("r…")
 
 
+def test_the_reason_makes_room_for_the_first_record(tmp_path: Path) -> None:
+    """Alone it would fit; what blocked the drain matters more than its last words."""
+    data = written(tmp_path, record(*(in_flight(n) for n in range(9)), reason="r" * 3860))
+    assert [item["offset"] for item in data["in_flight_at_deadline"]] == [0]
+    assert data["reason"].endswith("r…")
+
+
+def test_no_other_field_can_fill_the_message(tmp_path: Path) -> None:
+    item = replace(record(in_flight(7, key="\0" * 9000)), requested_by="\0" * 9000)
+    data = written(tmp_path, item)
+    assert data["in_flight_at_deadline"][0]["offset"] == 7
+    assert data["reason"] == "asked to"
+
+
 def test_a_reason_alone_is_cut_too(tmp_path: Path) -> None:
     data = written(tmp_path, record(reason="é" * 9000))
     assert 1800 < len(data["reason"]) < 2048  # bytes count, and é has two
@@ -120,6 +138,7 @@ records = st.builds(
 )
 
 
+@patient
 @given(records, st.integers(1024, LIMIT))
 def test_whatever_it_holds_it_is_one_line_of_json_within_the_limit(
     item: ExitRecord, limit: int

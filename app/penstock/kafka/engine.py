@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.app import Plan
 from penstock.kafka.port import Connect, Engine, Rebalance
+from penstock.plan import Plan
 
 
 def instance_id(base: str | None, index: int) -> str | None:

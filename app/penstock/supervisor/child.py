@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from penstock.board import Board
-from penstock.channel import Channel, Message
+from penstock.channel import Message
 from penstock.record import printable
 from penstock.supervisor.exit_record import InFlight
 from penstock.supervisor.health import WorkerHealth
+from penstock.supervisor.spawn import SLOTS, Spawned
 from penstock.telemetry.tally import Tally
-
-#: The board is made before the worker has told its concurrency. Pages that are never
-#: touched cost nothing.
-_SLOTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +38,13 @@ class LastWords:
 class Child:
     """A worker process. Spawned at once; consumes only once told to ``start``."""
 
-    def __init__(self, index: int, target: str) -> None:
-        self.index = index
-        self.spawned_at = time.monotonic()
-        self.board = Board.create(_SLOTS)
-        self.stacks = _memory_file()
-        self.channel, theirs = Channel.pair()
-        with theirs:
-            os.set_inheritable(theirs.fileno(), True)
-            fds = (theirs.fileno(), self.board.fd, self.stacks)
-            self._popen = subprocess.Popen(  # noqa: S603 (our own module)
-                [sys.executable, "-m", "penstock.worker", str(index), *map(str, fds), target],
-                stdin=subprocess.DEVNULL,
-                pass_fds=fds,
-            )
+    def __init__(self, spawned: Spawned) -> None:
+        self.index = spawned.index
+        self.spawned_at = spawned.spawned_at
+        self.board = spawned.board
+        self.stacks = spawned.stacks
+        self.channel = spawned.channel
+        self._popen = spawned.popen
         self.pid = self._popen.pid
         self.hello: Hello | None = None
         self.last_words: LastWords | None = None
@@ -118,7 +103,7 @@ class Child:
                     topics=tuple(message["topics"]),
                     concurrency=int(message["concurrency"]),
                 )
-                self.board.slots = min(_SLOTS, self.hello.concurrency)
+                self.board.slots = min(SLOTS, self.hello.concurrency)
             case "status":
                 self.tally = Tally.from_json(message.pop("tally"))
                 self.facts = message
@@ -180,11 +165,3 @@ class Child:
     def stacks_since(self, size: int) -> str:
         """What its fault handler wrote after ``size``."""
         return os.pread(self.stacks, 1 << 20, size).decode(errors="replace")
-
-
-def _memory_file() -> int:
-    try:
-        return os.memfd_create("penstock-stacks")
-    except (AttributeError, OSError):  # as for the board
-        with tempfile.TemporaryFile() as file:
-            return os.dup(file.fileno())

@@ -37,7 +37,7 @@ COMPACT_AT: Final = 256 * 1024
 _READ_LIMIT: Final = 4 * COMPACT_AT
 
 # No symbolic link is followed (the directory may be in /tmp), and a pipe does not block.
-_SAFE: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +266,7 @@ def _what_is_readable(path: Path) -> bytes:
 
 
 def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -71,7 +71,7 @@ class Reload:
             return True
         index = self._todo.pop(0)
         self._old = self._sup.children[index]
-        self.replacement = self._sup.spawn_beside(index)
+        self.replacement = self._sup.spawn(index)
         return False
 
     def buried(self, child: Child, end: End) -> bool:

@@ -35,6 +35,7 @@ from penstock.supervisor.health import WorkerHealth
 from penstock.supervisor.journal import Journal
 from penstock.supervisor.quit import ask_sidecars
 from penstock.supervisor.reload import Reload
+from penstock.supervisor.spawn import Spawned
 from penstock.supervisor.verdict import judge
 from penstock.telemetry import logs
 from penstock.telemetry.tally import Tally
@@ -49,34 +50,29 @@ _DEFAULT_DRAIN: Final = 25.0
 _QUIT_PATIENCE: Final = 1.0
 
 
-def run(target: str) -> int:
-    """Run the service for ``MODULE:APP`` until it ends; returns the exit code."""
-    env = os.environ
-    logs.configure(
-        env.get("PENSTOCK_LOG_FORMAT") or "json",
-        env.get("PENSTOCK_LOG_LEVEL") or "INFO",
-        process="supervisor",
-    )
-    return Supervisor(target).run()
-
-
 class Supervisor:
     """State shared between the main loop (which changes it) and HTTP (which reads it).
 
     ``lock`` guards it. It is held for memory only, never across I/O.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, pipe: WakePipe, first: list[Spawned]) -> None:
+        """``pipe`` brings the signals; ``first`` are workers that were started already."""
+        logs.configure(
+            os.environ.get("PENSTOCK_LOG_FORMAT") or "json",
+            os.environ.get("PENSTOCK_LOG_LEVEL") or "INFO",
+            process="supervisor",
+        )
         self.log = structlog.get_logger("penstock.supervisor")
         self.lock = threading.RLock()
-        self.pipe = WakePipe()
+        self.pipe = pipe
         self.lifecycle = Lifecycle()
         self.began = time.monotonic()
         self.asked_at = self.began
         self.settings: Settings | None = None
         self.group = ""
         self.topics: tuple[str, ...] = ()
-        self.children: dict[int, Child] = {}
+        self.children = {spawned.index: Child(spawned) for spawned in first}
         self.retired = Tally()
         self.worker_exits: Counter[tuple[str, str, bool]] = Counter()
         self.ever_started = False
@@ -100,10 +96,9 @@ class Supervisor:
 
     def run(self) -> int:
         """From the first worker to the exit code."""
-        signals.install(self.pipe)
         self._selector.register(self.pipe, selectors.EVENT_READ)
-        for index in range(_workers_hint()):
-            self._spawn(index)
+        for child in self.children.values():
+            self._selector.register(child.channel, selectors.EVENT_READ, child)
         from penstock.supervisor.view import View  # noqa: PLC0415 (imports while workers start)
 
         self._view = View(self)
@@ -156,16 +151,9 @@ class Supervisor:
 
     # -- greet, open -------------------------------------------------------------------
 
-    def _spawn(self, index: int) -> Child:
-        child = Child(index, self._target)
-        self._selector.register(child.channel, selectors.EVENT_READ, child)
-        with self.lock:
-            self.children[index] = child
-        return child
-
-    def spawn_beside(self, index: int) -> Child:
-        """A replacement that waits beside the worker it will replace (see ``reload``)."""
-        child = Child(index, self._target)
+    def spawn(self, index: int) -> Child:
+        """Start a worker process; it waits until it is told to start consuming."""
+        child = Child(Spawned(index, self._target))
         self._selector.register(child.channel, selectors.EVENT_READ, child)
         return child
 
@@ -176,7 +164,7 @@ class Supervisor:
             self._open_with(child)
         except ConfigError as error:
             self._fail(Exit.CONFIG, str(error))
-            self.log.error(f"configuration: {error}")  # noqa: TRY400 (a sentence, not a trace)
+            self.log.error("bad configuration", reason=str(error))  # noqa: TRY400 (a sentence, not a trace)
 
     def _open_with(self, child: Child) -> None:
         assert child.hello is not None
@@ -198,7 +186,7 @@ class Supervisor:
             for topic in self.topics:
                 self.retired.merge(Tally([topic]))
         api = build_api(self._view, token, version=penstock.__version__)
-        self._http = HttpServer(api, sock)  # type: ignore[arg-type] # starlette's own scope types
+        self._http = HttpServer(api, sock)
         self._http.start()
         self.log.info(
             "started",
@@ -210,7 +198,9 @@ class Supervisor:
         )
         for index in range(settings.workers):
             if index not in self.children:
-                self._spawn(index)
+                child = self.spawn(index)
+                with self.lock:
+                    self.children[index] = child
 
     # -- serve -------------------------------------------------------------------------
 
@@ -461,14 +451,6 @@ class Supervisor:
         """The seat of a worker that is replaced in place."""
         static = self.settings is not None and self.settings.instance_id is not None
         return seat_after(static=static, restart=True)
-
-
-def _workers_hint() -> int:
-    """How many workers to start before the settings are known; a bad value is told later."""
-    try:
-        return max(1, min(256, int(os.environ.get("PENSTOCK_WORKERS") or 1)))
-    except ValueError:
-        return 1
 
 
 def _drain_hint() -> float:

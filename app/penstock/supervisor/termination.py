@@ -15,7 +15,7 @@ from penstock.supervisor.exit_record import ExitRecord, encode
 LIMIT: Final = 4096
 
 # Without O_CREAT: outside Kubernetes there is no such file, and /dev is not ours to fill.
-_FLAGS: Final = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FLAGS: Final = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def write_termination(path: Path, record: ExitRecord) -> bool:

@@ -34,9 +34,9 @@ def main(argv: list[str]) -> int:
     channel = Channel(socket.socket(fileno=channel_fd))
 
     # Imported late: a worker that is told why it failed must be able to say so.
-    from penstock.app import plan  # noqa: PLC0415
     from penstock.errors import ConfigError  # noqa: PLC0415
     from penstock.loading import load_app  # noqa: PLC0415
+    from penstock.plan import plan  # noqa: PLC0415
     from penstock.telemetry import logs  # noqa: PLC0415
 
     env = os.environ
@@ -54,10 +54,6 @@ def main(argv: list[str]) -> int:
     settings = the_plan.settings
     logs.configure(settings.log_format, settings.log_level, process=f"worker-{index}")
 
-    from penstock.board import Board  # noqa: PLC0415
-    from penstock.kafka.engine import connector  # noqa: PLC0415
-    from penstock.worker.process import Worker  # noqa: PLC0415
-
     channel.send(
         "hello",
         code={key: _plain(value) for key, value in app.settings.items()},
@@ -65,6 +61,11 @@ def main(argv: list[str]) -> int:
         topics=list(the_plan.topics),
         concurrency=the_plan.concurrency,
     )
+    # The supervisor opens its port meanwhile.
+    from penstock.board import Board  # noqa: PLC0415
+    from penstock.kafka.engine import connector  # noqa: PLC0415
+    from penstock.worker.process import Worker  # noqa: PLC0415
+
     board = Board(board_fd, the_plan.concurrency)
     return Worker(the_plan, board, channel, connector(the_plan, index)).run()
 

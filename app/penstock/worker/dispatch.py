@@ -24,9 +24,9 @@ from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
-from penstock.app import Plan
 from penstock.board import Board, Slot
 from penstock.flow import Flow
+from penstock.plan import Plan
 from penstock.record import Partition, Record
 from penstock.retry import Backoff
 from penstock.telemetry.tally import Tally

@@ -14,12 +14,12 @@ from typing import Any
 import structlog
 
 from penstock import stacks
-from penstock.app import Plan
 from penstock.board import Board, Working
 from penstock.budget import Budget
 from penstock.errors import CommitRefused, KafkaFailure, PenstockError
 from penstock.exits import Exit
 from penstock.kafka.port import Commit, Engine, Membership
+from penstock.plan import Plan
 from penstock.record import Partition, printable
 from penstock.seat import Seat
 from penstock.telemetry.tally import Tally

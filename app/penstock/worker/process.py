@@ -19,12 +19,12 @@ from typing import Any
 import structlog
 
 from penstock import stacks
-from penstock.app import Plan
 from penstock.board import Board
 from penstock.budget import Budget
 from penstock.channel import Channel, Message
 from penstock.exits import Exit
 from penstock.kafka.port import Connect
+from penstock.plan import Plan
 from penstock.seat import Seat
 from penstock.telemetry.tally import Tally
 from penstock.wake import WakePipe
@@ -62,7 +62,7 @@ class Worker:
         self._wake = threading.Event()
         self._started = threading.Event()
         self._finished = threading.Event()
-        self._facts: dict[str, Any] = {"state": "waiting", "joined": False}
+        self._facts: dict[str, Any] = {"state": "connecting", "joined": False}
         self._turned = False
         self._control_wake = WakePipe()
         self._control = threading.Thread(target=self._listen, name="control", daemon=True)
@@ -70,12 +70,12 @@ class Worker:
     # -- the main thread ---------------------------------------------------------------
 
     def run(self) -> int:
-        """Live, from the word to start until the exit code is earned, or not."""
+        """Live, from the first connection until the exit code is earned, or not.
+
+        The connection does not wait for the word to start: it joins no group yet, and a
+        replacement that is connected already shortens the gap of a reload.
+        """
         self._control.start()
-        self._started.wait()
-        if self._order is not None:  # told to go before it was told to start
-            return self._leave(self._order, Ending.nothing_done(self._order.restart))
-        self._facts |= {"state": "connecting"}
         engine = self._connector.connect(self._wake, lambda: self._order is not None)
         failure = self._connector.failure
         if engine is None:
@@ -90,6 +90,7 @@ class Worker:
         )
         self._dispatcher.on_settled = engine.wake
         self._dispatcher.start()
+        self._started.wait()
         fatal = loop.consume(lambda: self._order is not None)
         if fatal is not None:
             log.error("ending", reason=str(fatal))
