@@ -75,11 +75,7 @@ class Service:
 
     def start(self) -> Self:
         """Start it; returns at once. May be called again after it ended."""
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
-        path = os.pathsep.join([str(_ROOT / "app"), str(_ROOT), env.get("PYTHONPATH", "")])
-        env |= {"PYTHONPATH": path.rstrip(os.pathsep), "PYTHONUNBUFFERED": "1"}
-        env |= {f"PENSTOCK_{k.upper()}": str(v) for k, v in self.settings.items() if v is not None}
-        env |= self._env
+        env = self._environment()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self.wrapper, sys.executable, "-m", "penstock", "run", self.target],
@@ -90,6 +86,17 @@ class Service:
                 cwd=self.directory,
             )
         return self
+
+    def set_env(self, **env: str) -> None:
+        """Change environment variables for the next start."""
+        self._env |= env
+
+    def _environment(self) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+        path = os.pathsep.join([str(_ROOT / "app"), str(_ROOT), env.get("PYTHONPATH", "")])
+        env |= {"PYTHONPATH": path.rstrip(os.pathsep), "PYTHONUNBUFFERED": "1"}
+        env |= {f"PENSTOCK_{k.upper()}": str(v) for k, v in self.settings.items() if v is not None}
+        return env | self._env
 
     @property
     def pid(self) -> int:
@@ -185,6 +192,18 @@ class Service:
         _, body = self.get("/metrics")
         rows = (line.rpartition(" ") for line in body.decode().splitlines() if line[:1] != "#")
         return {name: float(value) for name, _, value in rows}
+
+    def command(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """``penstock`` with these arguments, beside the service, as a hook would run it."""
+        return subprocess.run(
+            [sys.executable, "-m", "penstock", *arguments],
+            env=self._environment(),
+            cwd=self.directory,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     # -- waiting -----------------------------------------------------------------------
 

@@ -559,8 +559,8 @@ def test_compaction_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         assert journal.degraded is not None
         assert journal.history.counts == {RESTART: 60}
     assert (tmp_path / FILE).read_bytes().startswith(before)
-    assert look(tmp_path).counts == {RESTART: 60}
     assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, LOCK]
+    assert look(tmp_path).counts == {RESTART: 60}
 
 
 def test_totals_of_a_version_with_other_buckets_are_taken_over() -> None:

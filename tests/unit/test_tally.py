@@ -136,6 +136,18 @@ def test_a_snapshot_taken_while_threads_count_is_consistent() -> None:
     assert tally.records["shared"]["done"] == rounds * threads
 
 
+def test_merging_waits_for_a_batch_that_is_being_counted() -> None:
+    busy, total = Tally(["orders"]), Tally()
+    merging = threading.Thread(target=total.merge, args=(busy,))
+    with busy._lock:
+        merging.start()
+        merging.join(0.2)
+        assert merging.is_alive()
+        assert not total._lock.locked()  # and does not hold up those who count meanwhile
+    merging.join()
+    assert "orders" in total.records
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -26,6 +26,7 @@ from kafka.structs import MemberState, OffsetAndMetadata
 from penstock.errors import AuthorizationFailed, CommitRefused, KafkaFailure, Unreadable
 from penstock.kafka.config import client_options, consumer_options
 from penstock.kafka.failures import principal_of, translate
+from penstock.kafka.net import NetClient
 from penstock.kafka.port import Commit, Membership, Rebalance
 from penstock.record import Partition, Record
 from penstock.seat import Seat
@@ -35,6 +36,8 @@ log = structlog.get_logger("penstock.kafka")
 
 #: Private attributes this module reaches into, as dotted paths from the consumer.
 PRIVATE: Final = (
+    "_client._manager._auth_failures",
+    "_client._manager._connect",
     "_cluster.partitions_for_topic",
     "_cluster.topic_id",
     "_cluster.unauthorized_topics",
@@ -82,14 +85,30 @@ class KafkaPythonEngine:
         options = consumer_options(settings, group, instance)
         # Trap 12: the constructor blocks until a broker answers, or raises at this timeout.
         options["bootstrap_timeout_ms"] = max(1, round(timeout * 1000))
-        try:
-            self._consumer = KafkaConsumer(**options)
-        except k.KafkaTimeoutError as error:
-            raise TimeoutError(str(error)) from error
-        except (k.KafkaError, OSError, ValueError, TypeError, AssertionError) as error:
-            raise self._failure(error) from error
+        self._consumer, self._client = self._open(options)
         self._notifier = WakeupNotifier(self._consumer._net)  # noqa: SLF001 (trap 4)
         self._consumer.subscribe(topics=sorted(topics), listener=_Listener(self))
+
+    def _open(self, options: dict[str, Any]) -> tuple[Any, NetClient]:
+        """Make the consumer; one that cannot be made leaves no thread and no socket behind."""
+        clients: list[NetClient] = []
+
+        def client(**more: Any) -> NetClient:
+            clients.append(NetClient(**more))
+            return clients[-1]
+
+        try:
+            return KafkaConsumer(**options, kafka_client=client), clients[-1]
+        except (k.KafkaError, OSError, ValueError, TypeError, AssertionError) as error:
+            refused = next((c.refused for c in clients if c.refused is not None), None)
+            why = next((c.last_error for c in clients if c.last_error is not None), error)
+            for each in clients:
+                each.close()
+            if refused is None and isinstance(error, k.KafkaTimeoutError):
+                raise TimeoutError(
+                    f"{error} ({why})" if why is not error else str(error)
+                ) from error
+            raise self._failure(refused or error) from error
 
     # -- polling -----------------------------------------------------------------------
 
@@ -107,6 +126,7 @@ class KafkaPythonEngine:
             log.warning("kafka poll failed, going on", error=str(error))
             return {}
         self._guard_wedge()
+        self._guard_refused()
         self._guard_unreadable()
         self._guard_unauthorized()
         self._guard_recreated()
@@ -170,6 +190,11 @@ class KafkaPythonEngine:
         if isinstance(failure, KafkaFailure):
             where = f"{aside.partition.topic}[{aside.partition.partition}]"
             raise Unreadable(f"{where}: {failure}") from aside.exception
+
+    def _guard_refused(self) -> None:
+        """Trap 15: credentials that a broker refuses at a reconnect are not told by ``poll``."""
+        if self._client.refused is not None:
+            raise self._failure(self._client.refused)
 
     def _guard_unauthorized(self) -> None:
         """A topic that may not be described never gets partitions, and poll says nothing."""

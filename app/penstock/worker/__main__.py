@@ -7,8 +7,10 @@ import os
 import signal
 import socket
 import sys
+import time
 
 from penstock.channel import Channel
+from penstock.steps import Steps
 
 #: The supervisor alone decides; a terminal's Ctrl-C or a cgroup-wide TERM must not reach us.
 _IGNORED = (
@@ -24,6 +26,7 @@ _IGNORED = (
 
 def main(argv: list[str]) -> int:
     """Arguments: index, channel fd, board fd, stacks fd, MODULE:APP."""
+    steps = Steps(time.monotonic, began=time.monotonic())
     index, channel_fd, board_fd, stacks_fd = map(int, argv[:4])
     target = argv[4]
     for number in _IGNORED:
@@ -66,8 +69,9 @@ def main(argv: list[str]) -> int:
     from penstock.kafka.engine import connector  # noqa: PLC0415
     from penstock.worker.process import Worker  # noqa: PLC0415
 
+    steps.mark("imports")
     board = Board(board_fd, the_plan.concurrency)
-    return Worker(the_plan, board, channel, connector(the_plan, index)).run()
+    return Worker(the_plan, board, channel, connector(the_plan, index), steps).run()
 
 
 def _plain(value: object) -> object:

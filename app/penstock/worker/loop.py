@@ -22,6 +22,7 @@ from penstock.kafka.port import Commit, Engine, Membership
 from penstock.plan import Plan
 from penstock.record import Partition, printable
 from penstock.seat import Seat
+from penstock.steps import Steps
 from penstock.telemetry.tally import Tally
 from penstock.worker.dispatch import Dispatcher
 
@@ -81,6 +82,7 @@ class PollLoop:
         board: Board,
         tally: Tally,
         report: Callable[[dict[str, Any]], None],
+        steps: Steps,
     ) -> None:
         self._plan = plan
         self._engine = engine
@@ -88,10 +90,12 @@ class PollLoop:
         self._board = board
         self._tally = tally
         self._report = report
+        self._steps = steps
         self._limit = plan.settings.max_poll_records
         self._flow_paused: set[Partition] = set()
         self._quiet = False
         self._joined = False
+        self._membership = Membership.UNJOINED
         self._commit: tuple[Commit, dict[Partition, int]] | None = None
         self._commit_due = 0.0
         self._proof_due = 0.0
@@ -152,8 +156,10 @@ class PollLoop:
             # Trap 7: a fenced static member polls on for ever; it shows only at a commit.
             # Committing again what is committed asks the question and changes nothing.
             self._commit_soon(self._dispatcher.any_committed(), now)
-        if now >= self._facts_due:
+        membership = self._engine.membership()
+        if now >= self._facts_due or membership is not self._membership:
             self._facts_due = now + _FACTS_INTERVAL
+            self._membership = membership
             self._tell()
 
     # -- commits -----------------------------------------------------------------------
@@ -320,6 +326,9 @@ class PollLoop:
             return
         membership = self._engine.membership()
         if membership is not Membership.REBALANCING:
+            if membership is Membership.STABLE and not self._joined:
+                self._steps.mark("join")
+                log.info("joined the group", **self._steps.taken)
             self._joined = membership is Membership.STABLE
         if self._state in ("joining", "running", "quiet"):
             self._state = "joining" if not self._joined else "quiet" if self._quiet else "running"

@@ -26,6 +26,7 @@ from penstock.exits import Exit
 from penstock.kafka.port import Connect
 from penstock.plan import Plan
 from penstock.seat import Seat
+from penstock.steps import Steps
 from penstock.telemetry.tally import Tally
 from penstock.wake import WakePipe
 from penstock.worker.connect import Connector
@@ -50,7 +51,10 @@ class Order:
 class Worker:
     """The process. ``run`` returns the exit code."""
 
-    def __init__(self, plan: Plan, board: Board, channel: Channel, connect: Connect) -> None:
+    def __init__(
+        self, plan: Plan, board: Board, channel: Channel, connect: Connect, steps: Steps
+    ) -> None:
+        self._steps = steps
         self._plan = plan
         self._board = board
         self._channel = channel
@@ -77,6 +81,7 @@ class Worker:
         """
         self._control.start()
         engine = self._connector.connect(self._wake, lambda: self._order is not None)
+        self._steps.mark("connect")
         failure = self._connector.failure
         if engine is None:
             if failure is not None:
@@ -86,11 +91,18 @@ class Worker:
             return self._leave(self._order, Ending.nothing_done(self._order.restart))
 
         loop = self._loop = PollLoop(
-            self._plan, engine, self._dispatcher, self._board, self._tally, self._report
+            self._plan,
+            engine,
+            self._dispatcher,
+            self._board,
+            self._tally,
+            self._report,
+            self._steps,
         )
         self._dispatcher.on_settled = engine.wake
         self._dispatcher.start()
         self._started.wait()
+        self._steps.mark("wait")
         fatal = loop.consume(lambda: self._order is not None)
         if fatal is not None:
             log.error("ending", reason=str(fatal))

@@ -1,0 +1,1 @@
+"""Benchmarks: what is compared is measured in one run, and ratios count, not figures."""

@@ -1,0 +1,124 @@
+"""Writes the parts of the documentation that are facts of the code: tables.
+
+``python -m devtools.docs`` rewrites what stands between ``<!-- begin NAME -->`` and
+``<!-- end NAME -->`` in the Markdown files; ``--check`` only tells (exit 1) what has drifted.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from penstock import exits
+from penstock.settings import Settings, env_name
+from penstock.supervisor import signals
+from penstock.telemetry import catalog
+
+ROOT = Path(__file__).resolve().parent.parent
+_BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(head)
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def exit_table() -> str:
+    """The exit contract."""
+    return _table(
+        ("code", "name", "when", "planned"),
+        ((k.code, k.name, k.when, "yes" if k.planned else "no") for k in exits.TABLE),
+    )
+
+
+def signal_table() -> str:
+    """Signals and what they ask for."""
+    notes = {
+        "quiet": "quiet: take nothing new, keep the assignment",
+        "resume": "resume after quiet",
+        "reload": "reload: replace the workers in place, one after another",
+        "dump": "log every thread's stack, in every process",
+        "stop": "stop: drain, exit 0",
+        "restart": "restart: drain, exit 4",
+    }
+    return _table(
+        ("signal", "what it asks for"),
+        ((r.detail.removeprefix("SIG"), notes[r.kind]) for r in signals.REQUESTS.values()),
+    )
+
+
+def settings_table() -> str:
+    """Every setting with its default."""
+    return _table(
+        ("setting", "default", "meaning"),
+        (
+            (f"`{env_name(name)}`", _default(field), field.description or "")
+            for name, field in Settings.model_fields.items()
+        ),
+    )
+
+
+def _default(field: Any) -> str:
+    if field.default is PydanticUndefined:
+        return "**required**" if field.default_factory is None else "–"
+    value = field.default
+    if value is None or value == ():
+        return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def metrics_table() -> str:
+    """Every metric with its labels."""
+    return _table(
+        ("metric", "type", "labels", "meaning"),
+        (
+            (f"`{m.name}`", str(m.kind), ", ".join(f"`{label}`" for label in m.labels), m.help)
+            for m in catalog.METRICS
+        ),
+    )
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "exits": exit_table,
+    "signals": signal_table,
+    "settings": settings_table,
+    "metrics": metrics_table,
+}
+
+
+def rendered(text: str) -> str:
+    """A Markdown text with every block written anew."""
+    return _BLOCK.sub(lambda m: m[1] + BLOCKS[m[2]]() + m[3], text)
+
+
+def files() -> list[Path]:
+    """The Markdown files that may have blocks."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def main(argv: list[str]) -> int:
+    """Rewrite, or with ``--check`` tell."""
+    drifted = []
+    for path in files():
+        old = path.read_text()
+        new = rendered(old)
+        if old != new:
+            drifted.append(path.relative_to(ROOT))
+            if "--check" not in argv:
+                path.write_text(new)
+    for name in drifted:
+        print(f"{'drifted' if '--check' in argv else 'rewritten'}: {name}")
+    return 1 if drifted and "--check" in argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
