@@ -28,7 +28,12 @@ class Stream:
         self.confirmed = [0] * partitions
         self._stop = threading.Event()
         self._producer = confluent_kafka.Producer(
-            {"bootstrap.servers": bootstrap, "linger.ms": 5, "enable.idempotence": True}
+            {
+                "bootstrap.servers": bootstrap,
+                "linger.ms": 5,
+                "enable.idempotence": True,
+                "log_level": 0,  # a broker that goes away is the tests' doing, and no news
+            }
         )
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
 

@@ -75,8 +75,11 @@ class App:
 def _takes_batch(handler: Handler) -> bool:
     """Whether the handler's one argument is annotated ``list[Record]``."""
     name = getattr(handler, "__qualname__", repr(handler))
-    if inspect.iscoroutinefunction(handler):
+    call = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004 (an object's method has the annotations)
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call):
         raise ConfigError(f"handler {name} is async; this version runs plain functions")
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        raise ConfigError(f"handler {name} yields: nothing would ever run it")
     required = [
         p
         for p in inspect.signature(handler).parameters.values()
@@ -85,13 +88,14 @@ def _takes_batch(handler: Handler) -> bool:
     if len(required) != 1 or required[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise ConfigError(f"handler {name} must take exactly one argument, the record")
     try:
-        hint = typing.get_type_hints(handler).get(required[0].name, Record)
-    except Exception:  # an annotation that cannot be resolved at run time says nothing
-        return False
+        hint = typing.get_type_hints(call).get(required[0].name, Record)
+    except Exception:  # imported for type checkers only: its text still tells a list
+        text = str(required[0].annotation)
+        return text.removeprefix("typing.").lower().startswith("list")
     origin = typing.get_origin(hint)
     if origin is list:
         return True
-    if hint in (Record, Any, object) or isinstance(origin, types.UnionType):
+    if hint in (Record, Any, object) or origin in (types.UnionType, typing.Union):
         return False
     if hint is list:
         return True

@@ -32,6 +32,7 @@ class Channel:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _PATIENCE, 0))
         self._lock = threading.Lock()
         self._buffer = bytearray()
+        self._torn = False
         self.ended = False
 
     @classmethod
@@ -61,11 +62,14 @@ class Channel:
         deadline.
         """
         data = json.dumps({"t": kind, **fields}, separators=(",", ":")).encode() + b"\n"
-        try:
-            with self._lock:
-                self._sock.sendall(data)
-        except OSError:
-            return False
+        with self._lock:
+            try:
+                # Part of the last one may be on its way: end that line, or it eats this one.
+                self._sock.sendall(b"\n" + data if self._torn else data)
+            except OSError:
+                self._torn = True
+                return False
+            self._torn = False
         return True
 
     def receive(self) -> list[Message]:

@@ -28,6 +28,9 @@ class Flow:
         self._over: set[Partition] = set()
         self._paused: set[Partition] = set()
         self._changed: set[Partition] = set()
+        #: Came since the last look: what the client does with them is told anew, as a pause
+        #: meant for an earlier ownership may have met this one.
+        self._fresh: set[Partition] = set()
         self._everything = False
         self.waiting = 0
 
@@ -35,11 +38,12 @@ class Flow:
         """A partition came; it flows."""
         self._waiting.setdefault(partition, 0)
         self._changed.add(partition)
+        self._fresh.add(partition)
 
     def disown(self, partition: Partition) -> None:
         """A partition went, with whatever was waiting."""
         self.waiting -= self._waiting.pop(partition, 0)
-        for group in (self._held, self._over, self._paused, self._changed):
+        for group in (self._held, self._over, self._paused, self._changed, self._fresh):
             group.discard(partition)
 
     def add(self, partition: Partition, count: int) -> None:
@@ -97,11 +101,13 @@ class Flow:
             if partition not in self._waiting:
                 continue
             wanted = self._everything or partition in self._held or partition in self._over
-            if wanted and partition not in self._paused:
+            told = partition not in self._fresh
+            if wanted and not (told and partition in self._paused):
                 self._paused.add(partition)
                 pause.append(partition)
-            elif not wanted and partition in self._paused:
+            elif not wanted and (not told or partition in self._paused):
                 self._paused.discard(partition)
                 resume.append(partition)
         self._changed.clear()
+        self._fresh.clear()
         return pause, resume

@@ -102,6 +102,7 @@ class Lifecycle:
         self.held = False
         self.released = False
         self.forced = False
+        self.interrupted = False
         self.want_quiet = False
         self.reloading = False
 
@@ -163,6 +164,10 @@ class Lifecycle:
         return Outcome.ACCEPTED
 
     def _end(self, request: Request, *, alive: bool) -> Outcome:
+        if request.interactive and self.interrupted:
+            self.forced = True
+            return Outcome.FORCED
+        self.interrupted = self.interrupted or request.interactive
         if self.intent is None:
             self.intent = request
             self.held = request.kind is Kind.RESTART and request.hold
@@ -186,9 +191,6 @@ class Lifecycle:
 
     def _stop_again(self, request: Request) -> Outcome:
         assert self.intent is not None
-        if request.interactive and self.intent.interactive:
-            self.forced = True
-            return Outcome.FORCED
         if self.intent.kind is Kind.STOP:
             return Outcome.REPEATED
         if self.held and request.releases_hold:

@@ -333,7 +333,8 @@ def load(code: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Settin
     except ValidationError as error:
         problems.extend(_sentences(error))
     except Exception as error:  # pydantic-settings wraps a JSON error of an env value
-        problems.append(str(error.__cause__ or error))
+        named = [f for f in Settings.model_fields if f'"{f}"' in str(error)]
+        problems.append(f"{', '.join(map(env_name, named))}: {error.__cause__ or error}")
     if problems or settings is None:
         raise ConfigError("\n".join(problems))
     return settings

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import traceback
+from typing import Final
+
+#: faulthandler's line for the frame that calls the user's handler.
+_HANDLING: Final = re.compile(r"penstock/worker/dispatch\.py\", line \d+ in _handle$")
 
 
 def of_thread(name: str) -> str | None:
@@ -14,6 +19,22 @@ def of_thread(name: str) -> str | None:
             frame = sys._current_frames().get(thread.ident)  # noqa: SLF001 (documented as public)
             return None if frame is None else "".join(traceback.format_stack(frame))
     return None
+
+
+def of_handlers(dump: str) -> str:
+    """The threads of a faulthandler dump that are inside a handler, innermost call first.
+
+    A dump of every thread is more than the journal and the termination message have room
+    for, and the handler is the part that tells. The whole dump if no thread is in one.
+    """
+    found = []
+    for thread in dump.split("\n\n"):
+        lines = thread.splitlines()
+        for number, line in enumerate(lines):
+            if _HANDLING.search(line):
+                found.append("\n".join(lines[: number + 1]))
+                break
+    return "\n\n".join(found) or dump
 
 
 def of_all() -> dict[str, str]:

@@ -60,7 +60,7 @@ def _raise(_seconds: float) -> None:
 
 
 def _leave_thread(seconds: float) -> None:
-    threading.Thread(target=time.sleep, args=(seconds,), name="left-behind").start()
+    threading.Thread(target=time.sleep, args=(seconds,), daemon=False).start()
 
 
 _DEEDS: dict[str, Callable[[float], object]] = {

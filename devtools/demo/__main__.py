@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     narrator = Narrator()
     if options.verdict is not None:
         return _judge(options.verdict, narrator)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     directory = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
     limits, code = "", 1
     try:
@@ -67,14 +68,12 @@ def _play(options: argparse.Namespace, directory: Path, narrator: Narrator) -> s
     """Load, restarts, end. Leaves the evidence in ``directory``; returns the cluster's limits."""
     say = narrator.say
     with ExitStack() as stack:
-        stack.callback(_ignore_interrupts)  # the last to be undone runs first: see below
         given = os.environ.get("PENSTOCK_BOOTSTRAP_SERVERS", "")
         cluster = open_cluster(stack, say, given=given, mock=options.mock)
         stream = Stream(cluster.bootstrap, cluster.topic, cluster.partitions, rate=options.rate)
         stack.callback(stream.close)
         service = _service(cluster, directory)
         stack.callback(service.close)
-        stack.callback(_ignore_interrupts)
 
         stream.start()
         say(f"orders: {options.rate:g} a second, numbered, from now to the end")
@@ -153,13 +152,10 @@ def _judge(directory: Path, narrator: Narrator, limits: str = "") -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _ignore_interrupts() -> None:
-    """While things are being ended, a second Ctrl-C must not leave half of them behind."""
+    """End the demo; while it ends what it started, a second Ctrl-C must not leave half behind."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from devtools.broker import Admin, Broker, BrokerError, BrokerUnavailable, MockBroker, have_broker
 from devtools.broker.classpath import kafka_version
@@ -29,7 +30,7 @@ class Cluster:
     bootstrap: str
     topic: str
     partitions: int
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     limits: str = ""
 
 

@@ -17,7 +17,7 @@ _EXIT_TIMEOUT = 60.0  # seconds; the drain's own budget is 25
 _HOOK_TIMEOUT = 60.0
 
 
-class UnexpectedExit(Exception):  # noqa: N818 - says what is the case
+class UnexpectedExit(Exception):
     """The service ended with a code that does not ask to be started again."""
 
 

@@ -104,13 +104,14 @@ def _count(directory: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def _problems_of(endings: list[Ending]) -> list[str]:
-    found = []
-    *restarts, last = endings or [None]
-    if last is None or not restarts:
+    if len(endings) < 2:
         return ["no restart took place, so nothing is proved"]
-    for number, each in enumerate(restarts, 1):
-        if each.code != Exit.RESTART:
-            found.append(f"restart {number} ({each.how}) ended with {each}, not 4 RESTART")
+    *restarts, last = endings
+    found = [
+        f"restart {number} ({each.how}) ended with {each}, not 4 RESTART"
+        for number, each in enumerate(restarts, 1)
+        if each.code != Exit.RESTART
+    ]
     if last.code != Exit.STOPPED:
         found.append(f"the stop ended with {last}, not 0 STOPPED")
     found += [

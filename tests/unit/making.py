@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.app import Plan
+from penstock.plan import Plan
 from penstock.record import Partition, Record
 from penstock.settings import Settings
 

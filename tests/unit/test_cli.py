@@ -101,7 +101,7 @@ def test_exits_prints_the_contract(capsys: Capture) -> None:
 
 def run_with(monkeypatch: pytest.MonkeyPatch, run: Callable[[str], int]) -> int:
     """``penstock run`` with the supervisor replaced: it is not under test here."""
-    service = types.ModuleType("penstock.supervisor.service")
+    service = types.ModuleType("penstock.supervisor.run")
     service.run = run  # type: ignore[attr-defined]  # a module made by hand
     monkeypatch.setitem(sys.modules, service.__name__, service)
     return cli.main(["run", "shop:app"])

@@ -14,7 +14,7 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("case", itertools.product([False, True], repeat=4))
+@pytest.mark.parametrize("case", list(itertools.product([False, True], repeat=4)))
 def test_a_seat_is_kept_only_for_somebody_who_comes_back(case: tuple[bool, ...]) -> None:
     static, restart, held, stable = case
     seat = seat_after(static=static, restart=restart, held=held, stable_identity=stable)

@@ -41,6 +41,7 @@ PRIVATE: Final = (
     "_cluster.partitions_for_topic",
     "_cluster.topic_id",
     "_cluster.unauthorized_topics",
+    "_coordinator._heartbeat_enabled",
     "_coordinator.need_rejoin",
     "_coordinator.request_rejoin",
     "_fetcher._next_in_line_exception_metadata",
@@ -127,6 +128,7 @@ class KafkaPythonEngine:
             return {}
         self._guard_wedge()
         self._guard_refused()
+        self._guard_fenced()
         self._guard_unreadable()
         self._guard_unauthorized()
         self._guard_recreated()
@@ -195,6 +197,21 @@ class KafkaPythonEngine:
         """Trap 15: credentials that a broker refuses at a reconnect are not told by ``poll``."""
         if self._client.refused is not None:
             raise self._failure(self._client.refused)
+
+    def _guard_fenced(self) -> None:
+        """Trap 7: a fenced static member stays "stable" and polls on, but its heart stands still.
+
+        Nothing else stops the heartbeats of a stable member; without work to commit, nothing
+        else tells.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 (trap 7)
+        if (
+            self._instance is not None
+            and self.membership() is Membership.STABLE
+            and not coordinator._heartbeat_enabled  # noqa: SLF001 (trap 7)
+            and not coordinator.need_rejoin()
+        ):
+            raise self._failure(k.FencedInstanceIdError())
 
     def _guard_unauthorized(self) -> None:
         """A topic that may not be described never gets partitions, and poll says nothing."""
@@ -353,14 +370,15 @@ class KafkaPythonEngine:
         """
         self.closing = True
         until = time.monotonic() + timeout
+        member = self._consumer.group_metadata().member_id
         try:
             self._consumer.close(autocommit=False, timeout_ms=max(1, round(timeout * 1000)))
         except Exception as error:
             log.warning("closing the consumer failed", error=str(error))
         if self._instance is not None and seat is Seat.LEAVE:
-            self._leave_static(max(0.5, until - time.monotonic()))
+            self._leave_static(member, max(0.5, until - time.monotonic()))
 
-    def _leave_static(self, timeout: float) -> None:
+    def _leave_static(self, member: str, timeout: float) -> None:
         try:
             admin = KafkaAdminClient(
                 **client_options(self._settings),
@@ -368,9 +386,11 @@ class KafkaPythonEngine:
                 request_timeout_ms=max(1_000, round(timeout * 1000)),
             )
             try:
-                admin.remove_group_members(
-                    self._group, [MemberToRemove(group_instance_id=self._instance)]
-                )
+                # With our member id: whoever fenced us has the seat now, and keeps it.
+                leaving = MemberToRemove(member or None, self._instance)
+                for refusal in admin.remove_group_members(self._group, [leaving]).values():
+                    if refusal is not k.NoError:
+                        log.info("the group did not take our leave", error=refusal.__name__)
             finally:
                 admin.close()
         except Exception as error:

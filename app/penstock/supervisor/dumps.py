@@ -66,6 +66,7 @@ class Dumps:
                 child.signal(signal.SIGUSR1)
 
     def stack_of(self, child: Child) -> str | None:
-        """What :meth:`force` brought."""
+        """What :meth:`force` brought: where the worker's handlers stand."""
         size = self._forced.get(child.pid)
-        return None if size is None else child.stacks_since(size) or None
+        dump = "" if size is None else child.stacks_since(size)
+        return stacks.of_handlers(dump) or None

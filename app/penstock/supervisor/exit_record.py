@@ -159,7 +159,7 @@ class ExitRecord:
 def encode(record: ExitRecord, limit: int, extra: Mapping[str, Any] | None = None) -> bytes:
     """The record as one line of JSON of at most ``limit`` bytes (1024 or more), no newline.
 
-    What does not fit goes in this order: stacks; in-flight records from the last on, leaving
+    What does not fit goes in this order: stacks, from the last on; in-flight records from the last on, leaving
     their number as ``in_flight_omitted``; the end of the reason; the first in-flight record.
     ``extra`` comes first and is never cut.
     """
@@ -177,7 +177,11 @@ def encode(record: ExitRecord, limit: int, extra: Mapping[str, Any] | None = Non
     whole = render(record.in_flight_at_deadline, record.reason)
     if len(whole) <= limit:
         return whole
-    bare = tuple(replace(item, stack=None) for item in record.in_flight_at_deadline)
+    items = record.in_flight_at_deadline
+    bare = tuple(replace(item, stack=None) for item in items)
+    with_stacks = _longest(total, limit, lambda n: render(items[:n] + bare[n:], record.reason))
+    if with_stacks is not None:
+        return with_stacks
     # At least one record stays as long as a shorter reason can make room for it.
     fewer = _longest(total, limit, lambda n: render(bare[: max(n, 1)], record.reason))
     return fewer or cut_reason(bare[:1]) or cut_reason(()) or render((), "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -24,8 +25,9 @@ def ask_sidecars(urls: Sequence[str], *, timeout: float) -> None:
     ]
     for thread in threads:
         thread.start()
+    until = time.monotonic() + timeout
     for thread in threads:
-        thread.join(timeout)
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def _post(url: str, timeout: float) -> None:

@@ -77,11 +77,11 @@ class Reload:
     def buried(self, child: Child, end: End) -> bool:
         """A process ended: tells whether that was part of the reload and not a failure."""
         if child is self.replacement:
+            self.replacement = None  # or the service would wait for it for ever
             if self._old is None:
                 return False
             # It never consumed. The old worker has not been touched yet, or is draining.
             log.error("reload given up: the new worker failed", reason=end.reason)
-            self.replacement = None
             self._failed = not self._old.draining
             return self._failed
         if child is self._old and child.draining:

@@ -57,7 +57,9 @@ class Connector:
                 delay=round(delay, 1),
                 error=str(error),
             )
-            wake.wait(delay)
+            wake.clear()  # the try that just ended may have set it again
+            if not leaving():
+                wake.wait(delay)
         return None
 
     def _try(

@@ -54,6 +54,8 @@ class Dispatcher:
         self._draining = False
         self._ended = False
         self._took_any = False
+        #: Handlers that run, those on partitions that are gone included.
+        self._running = 0
         #: Set when a handler did something no retry can mend (``sys.exit`` in a handler).
         self.fatal: str | None = None
         #: Called, without the lock, whenever a stopped lane has come to rest.
@@ -150,6 +152,7 @@ class Dispatcher:
                     if lane.stop or not lane.chunks:
                         continue
                     lane.busy = True
+                    self._running += 1
                     return lane
                 self._change.wait(self._later[0][0] - now if self._later else None)
         return None
@@ -167,7 +170,7 @@ class Dispatcher:
         if not self._took_any:
             self._took_any = True
             self._board.first_taken(wall)
-        age = wall - chunk[lane.index].timestamp / 1000
+        age = _age(chunk[lane.index], wall)
         start = clock()
         try:
             if self._plan.batch:
@@ -194,6 +197,8 @@ class Dispatcher:
                         done(offset)
                         index += 1
                 finally:
+                    if index != lane.index:
+                        lane.attempts = 0  # they are the next record's now
                     lane.index = index
         except BaseException as error:  # told and retried, or fatal, in _put_back
             failure = error
@@ -209,10 +214,13 @@ class Dispatcher:
         """Put the lane where it belongs next; tells whether a stopped lane came to rest."""
         with self._change:
             lane.busy = False
+            self._running -= 1
             chunk = lane.chunks[0] if lane.chunks else []
+            failed = chunk[lane.index] if lane.index < len(chunk) else None
             if lane.index >= len(chunk) and chunk:
                 lane.chunks.popleft()
-                self._flow.take(lane.partition, len(chunk))
+                if not lane.gone:  # the partition may be back: its count is another lane's
+                    self._flow.take(lane.partition, len(chunk))
                 lane.index = 0
             if failure is None:
                 lane.attempts = 0
@@ -226,7 +234,7 @@ class Dispatcher:
             self._change.notify_all()
             stopped = lane.stop
         if failure is not None:
-            self._tell(lane, chunk[lane.index] if lane.index < len(chunk) else None, failure)
+            self._tell(lane, failed, failure)
         return stopped
 
     def _retry_later(self, lane: Lane) -> None:
@@ -259,8 +267,10 @@ class Dispatcher:
         with self._change:
             self._quiet = False
             for lane in self._lanes.values():
-                lane.stop = lane.leaving
+                lane.stop = lane.leaving or self._draining
                 self._enqueue(lane)
+            # The poll loop may wait here, too: waking one thread could wake the wrong one.
+            self._change.notify_all()
 
     @property
     def is_quiet(self) -> bool:
@@ -297,14 +307,12 @@ class Dispatcher:
     def idle(self) -> bool:
         """Whether no handler is running."""
         with self._change:
-            return not any(lane.busy for lane in self._lanes.values())
+            return self._running == 0
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until no handler is running, or ``timeout`` seconds."""
         with self._change:
-            return self._change.wait_for(
-                lambda: not any(lane.busy for lane in self._lanes.values()), timeout
-            )
+            return self._change.wait_for(lambda: self._running == 0, timeout)
 
     # -- offsets -----------------------------------------------------------------------
 
@@ -409,3 +417,8 @@ class Dispatcher:
 
     def _of(self, partitions: Collection[Partition]) -> list[Lane]:
         return [self._lanes[p] for p in partitions if p in self._lanes]
+
+
+def _age(record: Record, wall: float) -> float | None:
+    """Seconds since the record was written; the oldest message formats do not say when."""
+    return wall - record.timestamp / 1000 if record.timestamp and record.timestamp > 0 else None

@@ -214,6 +214,10 @@ class PollLoop:
             fatal = self._finish_handlers(budget)
         else:
             self._dispatcher.wait_idle(budget.handlers_left(time.monotonic()))
+        if fatal is not None:
+            self._commit = None  # its outcome shows inside poll() only, which raises now
+        elif self._dispatcher.fatal is not None:
+            fatal = PenstockError(self._dispatcher.fatal)
         stuck = self._name_stuck() if not self._dispatcher.idle() else ()
         committed = self._commit_all(budget)
         abandoned = self._dispatcher.abandoned - abandoned_before
@@ -271,6 +275,7 @@ class PollLoop:
                 if left <= 0:
                     break
                 self._engine.commit(offsets, min(left, 1.0))
+                self._commit = None  # what an earlier one still says is older news
                 self._committed(offsets, None)
             except CommitRefused as refused:
                 log.info("the last commit was refused; trying again", error=str(refused))

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from penstock.flow import Flow
+from penstock.record import Partition
+from tests.unit.making import orders
+
+PARTITIONS = [orders(n) for n in range(4)]
+partitions = st.sampled_from(PARTITIONS)
+
+
+class Client:
+    """What a Kafka client does with pauses: a partition that comes is not paused."""
+
+    def __init__(self) -> None:
+        self.paused: set[Partition] = set()
+
+    def apply(self, flow: Flow) -> None:
+        pause, resume = flow.changes()
+        assert not set(pause) & set(resume)
+        self.paused.update(pause)
+        self.paused.difference_update(resume)
+
+
+class FlowMachine(RuleBasedStateMachine):
+    """The definition beside the bookkeeping: counts by partition, and three reasons to pause."""
+
+    @initialize(total=st.integers(1, 60), batch=st.integers(1, 20))
+    def begin(self, total: int, batch: int) -> None:
+        self.flow = Flow(total=total, batch=batch)
+        self.total, self.batch = max(total, batch), batch
+        self.client = Client()
+        self.waiting: dict[Partition, int] = {}
+        self.held: set[Partition] = set()
+        self.over: set[Partition] = set()
+        self.everything = False
+
+    def share(self) -> int:
+        return max(self.batch, self.total // max(1, len(self.waiting)))
+
+    @rule(partition=partitions)
+    def own(self, partition: Partition) -> None:
+        if partition not in self.waiting:
+            self.flow.own(partition)
+            self.waiting[partition] = 0
+            self.client.paused.discard(partition)
+
+    @rule(partition=partitions)
+    def disown(self, partition: Partition) -> None:
+        self.flow.disown(partition)
+        self.waiting.pop(partition, None)
+        self.held.discard(partition)
+        self.over.discard(partition)
+
+    @rule(partition=partitions)
+    def gone_and_back_before_anybody_looked(self, partition: Partition) -> None:
+        """Whatever the client was told for the old ownership may hit the new one."""
+        if partition in self.waiting:
+            stale = partition in self.client.paused
+            self.disown(partition)
+            self.own(partition)
+            if stale:
+                self.client.paused.add(partition)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def add(self, data: st.DataObject) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.waiting)))
+        count = data.draw(st.integers(1, self.batch))
+        self.flow.add(partition, count)
+        self.waiting[partition] += count
+        if self.waiting[partition] >= self.share():
+            self.over.add(partition)
+
+    @precondition(lambda self: any(self.waiting.values()))
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        partition = data.draw(st.sampled_from(sorted(p for p, n in self.waiting.items() if n)))
+        count = data.draw(st.integers(1, self.waiting[partition]))
+        self.flow.take(partition, count)
+        self.waiting[partition] -= count
+        if self.waiting[partition] <= self.share() // 2:
+            self.over.discard(partition)
+
+    @rule(partition=partitions)
+    def take_of_what_went(self, partition: Partition) -> None:
+        if partition not in self.waiting:
+            self.flow.take(partition, 5)
+
+    @rule(partition=partitions)
+    def hold(self, partition: Partition) -> None:
+        self.flow.hold(partition)
+        if partition in self.waiting:
+            self.held.add(partition)
+
+    @rule(partition=partitions)
+    def release(self, partition: Partition) -> None:
+        self.flow.release(partition)
+        self.held.discard(partition)
+
+    @rule()
+    def look(self) -> None:
+        waiting = sum(self.waiting.values())
+        limit = self.total * 0.75
+        self.everything = waiting > limit if self.everything else waiting >= self.total
+        self.client.apply(self.flow)
+        assert self.flow.saturated == self.everything
+        wanted = set(self.waiting) if self.everything else self.held | self.over
+        assert self.client.paused & set(self.waiting) == wanted
+        assert self.flow.changes() == ((), ())  # nothing changed since
+        for partition, count in self.waiting.items():
+            if not waiting and not count and partition not in self.held:
+                assert partition not in self.client.paused, "nobody would ever resume it"
+
+    @invariant()
+    def counts_are_what_waits(self) -> None:
+        assert self.flow.waiting == sum(self.waiting.values())
+        assert self.flow.waiting >= 0
+
+    def teardown(self) -> None:
+        """Whatever happened: once all is taken and no retry waits, everything flows."""
+        if not hasattr(self, "flow"):
+            return
+        for partition, count in self.waiting.items():
+            self.flow.release(partition)
+            if count:
+                self.flow.take(partition, count)
+        self.client.apply(self.flow)
+        assert not self.client.paused & set(self.waiting)
+        assert not self.flow.saturated
+
+
+TestFlow = FlowMachine.TestCase
+TestFlow.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_the_hysteresis_of_one_partition() -> None:
+    flow = Flow(total=100, batch=10)
+    one, two = orders(0), orders(1)
+    flow.own(one)
+    flow.own(two)
+    flow.changes()
+    flow.add(one, 49)
+    assert flow.changes() == ((), ())
+    flow.add(one, 1)  # its share of two partitions
+    assert flow.changes() == ([one], [])
+    flow.take(one, 24)
+    assert flow.changes() == ((), ())
+    flow.take(one, 1)
+    assert flow.changes() == ([], [one])
+
+
+def test_the_hysteresis_of_everything() -> None:
+    flow = Flow(total=8, batch=8)
+    one, two = orders(0), orders(1)
+    flow.own(one)
+    flow.own(two)
+    flow.changes()
+    flow.add(one, 4)
+    flow.add(two, 4)
+    assert set(flow.changes()[0]) == {one, two}
+    assert flow.saturated
+    flow.take(one, 1)
+    assert flow.changes() == ((), ())
+    flow.take(two, 1)  # 6 of 8
+    assert set(flow.changes()[1]) == {one, two}
+    assert not flow.saturated
