@@ -50,7 +50,7 @@ def check(expected: Path, ledgers: list[Path]) -> Report:
         (int(f[0]), int(f[1]), float(f[4]))
         for ledger in ledgers
         for line in ledger.read_text().splitlines()
-        if len(f := line.split()) == 5  # noqa: PLR2004 (the format; a torn last line is not one)
+        if len(f := line.split()) == 5  # a torn last line has fewer
     ]
     rows.sort(key=lambda row: row[2])
     seen: Counter[tuple[int, int]] = Counter()

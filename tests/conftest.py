@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,36 @@ from devtools.service import Service
 _REQUIRED = frozenset(filter(None, os.environ.get("PENSTOCK_REQUIRE", "").split(",")))
 _numbers = itertools.count(1)
 
+#: A cluster of the caller's, used instead of a broker of our own where a test only uses it.
+_GIVEN = os.environ.get("PENSTOCK_BOOTSTRAP_SERVERS", "")
+
+
+@dataclass(frozen=True)
+class GivenCluster:
+    """All that is known of a cluster that someone else runs."""
+
+    bootstrap: str
+
+
+@pytest.fixture(autouse=True)
+def _callers_settings_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``PENSTOCK_*`` of whoever runs the tests is not what a test sets."""
+    for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
+        monkeypatch.delenv(name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was not tested here, and why: a green run must not hide it."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    if reasons:
+        terminalreporter.section("not tested here")
+        for reason, count in reasons.most_common():
+            terminalreporter.line(f"{count} skipped: {reason}")
+
 
 def unavailable(what: str, reason: str) -> None:
     """Skip, or fail where CI says that ``what`` must be there (``PENSTOCK_REQUIRE``)."""
@@ -24,8 +56,11 @@ def unavailable(what: str, reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[Broker]:
-    """One real broker for all tests that do not harm it."""
+def broker() -> Iterator[Broker | GivenCluster]:
+    """One real broker for all tests that do not harm it or look inside: use ``bootstrap`` only."""
+    if _GIVEN:
+        yield GivenCluster(_GIVEN)
+        return
     reason = have_broker()
     if reason is not None:
         unavailable("kafka", reason)

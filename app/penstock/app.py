@@ -90,8 +90,8 @@ def _takes_batch(handler: Handler) -> bool:
     try:
         hint = typing.get_type_hints(call).get(required[0].name, Record)
     except Exception:  # imported for type checkers only: its text still tells a list
-        text = str(required[0].annotation)
-        return text.removeprefix("typing.").lower().startswith("list")
+        text = str(required[0].annotation).strip("'\"").removeprefix("typing.").lower()
+        return text == "list" or text.startswith("list[")
     origin = typing.get_origin(hint)
     if origin is list:
         return True

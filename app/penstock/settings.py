@@ -34,6 +34,9 @@ _SERVICE_LINK = re.compile(
     r"PENSTOCK_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?)"
 )
 
+#: Values that no error text may show; the options may hold credentials of their own.
+_MAY_BE_SECRET = re.compile("PASSWORD|TOKEN|OPTIONS")
+
 #: kafka-python options that the drain depends on: changing them would break the promise.
 _OWNED_OPTIONS = frozenset(
     {
@@ -350,7 +353,7 @@ def _sentences(error: ValidationError) -> Iterable[str]:
         if item["type"] == "missing":
             yield f"{name} is not set: it is required"
             continue
-        shown = "" if "password" in name.lower() or "token" in name.lower() else _shown(item)
+        shown = "" if _MAY_BE_SECRET.search(name) else _shown(item)
         yield f"{name}{shown}: {message[:1].lower()}{message[1:]}"
 
 

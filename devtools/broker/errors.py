@@ -13,7 +13,7 @@ class BrokerError(RuntimeError):
     """Base of every error of this package."""
 
 
-class BrokerUnavailable(BrokerError):  # noqa: N818 - says what is the case
+class BrokerUnavailable(BrokerError):
     """This machine cannot run the real broker; `reason` is a sentence for people."""
 
     def __init__(self, reason: str) -> None:
@@ -21,9 +21,9 @@ class BrokerUnavailable(BrokerError):  # noqa: N818 - says what is the case
         self.reason = reason
 
 
-class BrokerStartFailed(BrokerError):  # noqa: N818 - says what is the case
+class BrokerStartFailed(BrokerError):
     """The broker died, or was not ready in time, while starting."""
 
 
-class BrokerTimeout(BrokerError):  # noqa: N818 - says what is the case
+class BrokerTimeout(BrokerError):
     """The cluster did not reach the wanted state within the deadline."""

@@ -23,14 +23,16 @@ Say = Callable[[str], None]
 class Cluster:
     """Where the demo plays.
 
-    ``settings`` are the service's that this Kafka asks for. ``limits`` is what a verdict got
-    here does not say; empty for a real one.
+    ``settings`` are the service's that this Kafka asks for, ``rate`` is orders a second that
+    it and so many workers are comfortable with. ``limits`` is what a verdict got here does not
+    say; empty for a real one.
     """
 
     bootstrap: str
     topic: str
     partitions: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    rate: float = 600.0
     limits: str = ""
 
 
@@ -81,10 +83,17 @@ def _imitate(stack: ExitStack, say: Say, topic: str, reason: str) -> Cluster:
         mock.bootstrap,
         topic,
         _MOCK_PARTITIONS,
-        {"workers": 1, "kafka_options": '{"api_version": [2, 3]}'},
+        {
+            "workers": 1,
+            "kafka_options": '{"api_version": [2, 3]}',
+            # A member that left is not forgotten before its session ends.
+            "session_timeout": 6,
+            "heartbeat_interval": 1,
+        },
+        rate=300.0,
         limits=(
-            "on a mock cluster: one worker, so no rebalance between members took place, and each "
-            "join waits three seconds, which makes the gaps long. With Java 17 and Maven, "
+            "On a mock cluster: one worker, so no rebalance between members took place, and a "
+            "member that left is waited for, which makes the gaps long. With Java 17 and Maven, "
             "`make demo` runs on Apache Kafka itself."
         ),
     )

@@ -79,6 +79,13 @@ class Probe:
         self.answers.add(self._service.get("/livez")[0])
         return True
 
+    def until_handled(self, ledger: Path, more: int) -> None:
+        """Look until so many more records are noted."""
+        before = lines(ledger)
+        self._service.until(
+            lambda: self.look() and lines(ledger) > before + more, "records again", 90
+        )
+
 
 def test_broker_killed_and_restarted_under_load(
     make_service: Make, own_broker: Broker, orders: str, group: str, tmp_path: Path
@@ -95,8 +102,7 @@ def test_broker_killed_and_restarted_under_load(
         own_broker.kill()
         probe.look()
         own_broker.restart()
-        before = lines(ledger)
-        service.until(lambda n=before: probe.look() and lines(ledger) > n + 500, "records again")
+        probe.until_handled(ledger, 500)
     report = finish(stream, [service], tmp_path)
     assert probe.answers == {200}
     assert (report.lost, report.disordered, report.unknown) == (0, 0, 0), str(report)
@@ -146,8 +152,10 @@ def test_restart_while_the_network_is_cut_with_nothing_uncommitted(
     Stream(cuttable.bootstrap, orders, 12, rate=1).send(120)
     service.until(lambda: sum(admin.committed_offsets(group, orders).values()) == 120, "commits")
     service.until(
-        lambda: service.metrics().get('penstock_commits_total{outcome="ok"}', 0) >= 1
-        and service.status(),
+        lambda: (
+            service.metrics().get('penstock_commits_total{outcome="ok"}', 0) >= 1
+            and service.status()
+        ),
         "the commit's confirmation",
     )
     cuttable.proxy.cut("drop")

@@ -107,11 +107,15 @@ def test_handler_still_running_when_the_partition_must_go(
     quick.until(lambda: lines(ledger) >= 6 * 5, "the records of the partitions that moved")
     assert slow.get("/livez")[0] == quick.get("/livez")[0] == 200
     moved = {partition for partition, _, pid in rows(ledger) if pid in quick.workers()}
-    first = {partition for partition, offset, pid in rows(ledger) if pid in quick.workers() if not offset}
+    first = {
+        partition for partition, offset, pid in rows(ledger) if pid in quick.workers() if not offset
+    }
     assert first == moved, "a record that was in flight was not delivered again"
     assert slow.stop() == 0
     quick.until(
-        lambda: {(p, o) for p, o, _ in rows(ledger)} == {(p, o) for p in range(12) for o in range(5)},
+        lambda: (
+            {(p, o) for p, o, _ in rows(ledger)} == {(p, o) for p in range(12) for o in range(5)}
+        ),
         "every record",
     )
     assert quick.stop() == 0

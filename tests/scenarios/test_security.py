@@ -71,9 +71,7 @@ def test_wrong_password(
 
 
 def test_unknown_mechanism(make_service: Make, guarded: Broker, topic: str, group: str) -> None:
-    service = secured(
-        make_service, guarded, topic, group, sasl_mechanism="SCRAM-SHA-256"
-    ).start()
+    service = secured(make_service, guarded, topic, group, sasl_mechanism="SCRAM-SHA-256").start()
     assert_failed(service, 1, f"User:{USER}", "PENSTOCK_SASL_MECHANISM", timeout=30)
 
 

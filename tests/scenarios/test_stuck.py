@@ -30,7 +30,14 @@ def test_stuck_handler_is_abandoned_and_named(
     deed: str,
 ) -> None:
     """``gil``: in C code that holds the GIL, where the worker cannot say or commit anything."""
-    service = launch(drain_timeout=DEADLINE, concurrency=3, workers=2).start().until_ready()
+    service = launch(
+        drain_timeout=DEADLINE,
+        concurrency=3,
+        workers=2,
+        session_timeout=6,  # a worker that is killed keeps its seat that long
+        heartbeat_interval=1,
+    )
+    service.start().until_ready()
     work = load_for(service)
     work.stream.send(120)
     work.until_handled(120)
@@ -40,9 +47,7 @@ def test_stuck_handler_is_abandoned_and_named(
     )
     trap.set(3, 10, deed, 3600)
     work.stream.send(12)
-    service.until(
-        lambda: [3, 10] in [[r.partition, r.sequence] for r in ledger.rows()], "the deed"
-    )
+    service.until(lambda: [3, 10] in [[r.partition, r.sequence] for r in ledger.rows()], "the deed")
     if deed == "sleep":
         work.until_handled(132)  # the other partitions go on
 

@@ -16,7 +16,8 @@ LoadFor = Callable[..., Load]
 
 
 @pytest.mark.parametrize(
-    ("number", "deed"), [(signal.SIGUSR2, "wait"), (signal.SIGTERM, "wait"), (signal.SIGUSR2, "gil")]
+    ("number", "deed"),
+    [(signal.SIGUSR2, "wait"), (signal.SIGTERM, "wait"), (signal.SIGUSR2, "gil")],
 )
 def test_slow_handler_fails_liveness(
     launch: Launch, load_for: LoadFor, trap: Trap, topic: str, number: int, deed: str

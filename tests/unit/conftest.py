@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -15,3 +16,15 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture
+def no_log() -> Iterator[None]:
+    """Handlers that fail by the hundred would draw their tracebacks for minutes."""
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[lambda _logger, _name, _event: ""],
+        logger_factory=structlog.ReturnLoggerFactory(),
+    )
+    yield
+    structlog.configure(**before)

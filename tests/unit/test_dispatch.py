@@ -13,6 +13,8 @@ from penstock.telemetry.tally import Tally
 from penstock.worker.dispatch import Dispatcher
 from tests.unit.making import PATIENCE, Work, make_plan, orders, records
 
+pytestmark = pytest.mark.usefixtures("no_log")
+
 Make = Callable[..., "Desk"]
 QUICK = {"retry_first": 0.001, "retry_limit": 0.004}
 

@@ -18,7 +18,6 @@ def client_options(settings: Settings) -> dict[str, Any]:
         # A dead broker is asked again soon: with the client's 30 s a restarted broker would
         # be idle for half a minute. Jittered by the client.
         "reconnect_backoff_max_ms": 2_000,
-        "metrics_enabled": False,
     }
     if settings.sasl_mechanism is not None:
         options |= {
@@ -41,7 +40,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 def consumer_options(settings: Settings, group: str, instance: str | None) -> dict[str, Any]:
     """Options of the consumer that the drain depends on, over ``PENSTOCK_KAFKA_OPTIONS``."""
-    options: dict[str, Any] = {"allow_auto_create_topics": False}
+    options: dict[str, Any] = {"allow_auto_create_topics": False, "metrics_enabled": False}
     options |= client_options(settings)
     options |= {key: _tuples(value) for key, value in settings.kafka_options.items()}
     options |= {

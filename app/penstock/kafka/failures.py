@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from kafka import errors as k
 
 from penstock.errors import (
@@ -62,15 +64,20 @@ def translate(error: BaseException, *, principal: str, group: str) -> PenstockEr
                 "share PENSTOCK_INSTANCE_ID"
             )
         case k.CorruptRecordError():
-            return Unreadable(f"a record batch is corrupt and cannot be read: {error}")
+            return Unreadable(f"a record batch is corrupt and cannot be read: {_named(error)}")
         case k.UnsupportedCodecError() | NotImplementedError():
-            return Unreadable(f"{error}: install penstock[codecs]")
+            return Unreadable(f"{_named(error)}: install penstock[codecs]")
         case _ if isinstance(error, _TRY_AGAIN):
             return CommitRefused(f"{type(error).__name__}: {error}")
         case k.KafkaError():
             return KafkaFailure(f"{type(error).__name__}: {error}")
         case _:
             return KafkaFailure(f"the Kafka client failed: {type(error).__name__}: {error}")
+
+
+def _named(error: BaseException) -> str:
+    """The error's text, with partitions named as everywhere else: ``orders[1]``."""
+    return re.sub(r"TopicPartition\(topic='([^']*)', partition=(\d+)\)", r"\1[\2]", str(error))
 
 
 def _resources(error: BaseException) -> list[str]:

@@ -190,8 +190,9 @@ class KafkaPythonEngine:
             return
         failure = self._failure(aside.exception)
         if isinstance(failure, KafkaFailure):
-            where = f"{aside.partition.topic}[{aside.partition.partition}]"
-            raise Unreadable(f"{where}: {failure}") from aside.exception
+            where = str(Partition(*aside.partition))
+            said = str(failure)
+            raise Unreadable(said if where in said else f"{where}: {said}") from aside.exception
 
     def _guard_refused(self) -> None:
         """Trap 15: credentials that a broker refuses at a reconnect are not told by ``poll``."""

@@ -159,8 +159,9 @@ class ExitRecord:
 def encode(record: ExitRecord, limit: int, extra: Mapping[str, Any] | None = None) -> bytes:
     """The record as one line of JSON of at most ``limit`` bytes (1024 or more), no newline.
 
-    What does not fit goes in this order: stacks, from the last on; in-flight records from the last on, leaving
-    their number as ``in_flight_omitted``; the end of the reason; the first in-flight record.
+    What does not fit goes in this order: stacks, from the last record's on; in-flight records,
+    from the last on, leaving their number as ``in_flight_omitted``; the end of the reason; the
+    first in-flight record.
     ``extra`` comes first and is never cut.
     """
     total = len(record.in_flight_at_deadline)

@@ -26,7 +26,7 @@ class WorkerHealth:
     joined: bool
     polled_at: float | None
     working: Sequence[Working]
-    #: Told to drain, or not started yet: it owes no polls.
+    #: Told to drain: it has a deadline of its own, and killing it earlier would not help.
     excused: bool = False
 
 
@@ -41,6 +41,8 @@ def live(
     """Liveness. ``gone`` tells of a worker that ended without being asked to."""
     reasons = [gone] if gone is not None else []
     for worker in workers:
+        if worker.excused:
+            continue
         for held in worker.working:
             age = now - held.since
             if age > handler_timeout:
@@ -48,7 +50,7 @@ def live(
                     f"worker {worker.index}: {held} has been in its handler for {age:.0f} s "
                     f"(PENSTOCK_HANDLER_TIMEOUT is {handler_timeout:g})"
                 )
-        if worker.polled_at is not None and not worker.excused:
+        if worker.polled_at is not None:
             silent = now - worker.polled_at
             if silent > poll_stall_timeout:
                 reasons.append(

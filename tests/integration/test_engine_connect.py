@@ -1,0 +1,61 @@
+"""A consumer that cannot be made says why, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import pytest
+
+from devtools.service import free_port
+from penstock.kafka.kafka_python import KafkaPythonEngine
+from penstock.record import Partition
+from penstock.settings import load
+
+
+class Nothing:
+    """A worker to which no partition ever comes."""
+
+    def assigned(self, partitions: Collection[Partition]) -> bool:
+        raise AssertionError(partitions)
+
+    def revoking(self, partitions: Collection[Partition]) -> None:
+        raise AssertionError(partitions)
+
+    def settled(self, partitions: Collection[Partition]) -> bool:
+        raise AssertionError(partitions)
+
+    def committable(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        raise AssertionError(partitions)
+
+    def revoked(self, partitions: Collection[Partition], *, committed: bool) -> None:
+        raise AssertionError(partitions, committed)
+
+    def lost(self, partitions: Collection[Partition]) -> None:
+        raise AssertionError(partitions)
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def attempt(port: int) -> None:
+    settings = load({"bootstrap_servers": f"127.0.0.1:{port}"})
+    with pytest.raises(TimeoutError, match="ECONNREFUSED"):
+        KafkaPythonEngine(settings, ("orders",), "billing", None, Nothing(), 0.3)
+
+
+def test_tries_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "kafka")  # or pytest keeps the connections it logs about
+    port = free_port()
+    attempt(port)  # what is made once for all: loggers, caches
+    gc.collect()
+    threads, files = threading.active_count(), open_files()
+    for _ in range(3):
+        attempt(port)
+    gc.collect()  # kafka-python leaves refused sockets to it
+    assert threading.active_count() == threads
+    assert open_files() <= files

@@ -1,0 +1,92 @@
+"""What cannot work is refused at the start, with a sentence that names setting and remedy."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from devtools.service import Service
+
+Make = Callable[..., Service]
+
+APP = "from penstock import App, Record\napp = App()\n@app.subscribe('t', group='g')\n"
+GOOD = APP + "def handle(record: Record) -> None: ...\n"
+
+BAD = {
+    "bad value": (GOOD, {"drain_timeout": "soon"}, ["PENSTOCK_DRAIN_TIMEOUT=soon"]),
+    "unknown name": (
+        GOOD,
+        {"drain_timout": 3},
+        ["PENSTOCK_DRAIN_TIMOUT", "did you mean PENSTOCK_DRAIN_TIMEOUT?"],
+    ),
+    "missing": (GOOD, {"bootstrap_servers": None}, ["PENSTOCK_BOOTSTRAP_SERVERS", "required"]),
+    "combination": (
+        GOOD,
+        {"session_timeout": 10, "heartbeat_interval": 9},
+        ["PENSTOCK_HEARTBEAT_INTERVAL", "at most a third of PENSTOCK_SESSION_TIMEOUT"],
+    ),
+    "workers": (GOOD, {"workers": "many"}, ["PENSTOCK_WORKERS=many"]),
+    "import error": ("import nosuchmodule\n", {}, ["nosuchmodule", "importing"]),
+    "raises": ("raise RuntimeError('no database')\n", {}, ["no database", "importing"]),
+    "exits": ("import sys\nsys.exit(0)\n", {}, ["SystemExit", "importing"]),
+    "no handler": ("from penstock import App\napp = App()\n", {}, ["no handler", "subscribe"]),
+    "missing attribute": ("ap = None\n", {}, ["has no 'app'"]),
+    "not an app": ("app = 3\n", {}, ["int", "not a penstock.App"]),
+}
+
+
+def refused(service: Service, words: list[str]) -> None:
+    assert service.start().wait() == 78, service.log_tail()
+    record = service.exit_record()
+    assert (record["code"], record["name"], record["planned"]) == (78, "CONFIG", False)
+    journal = (service.directory / "state" / "journal.jsonl").read_text().splitlines()
+    last = json.loads(journal[-1])
+    assert (last["t"], last["code"]) == ("exit", 78)
+    told = service.log()
+    for word in words:
+        assert word in record["reason"]
+        assert word in last["reason"]
+        assert word in told
+
+
+@pytest.mark.parametrize(("code", "settings", "words"), BAD.values(), ids=BAD)
+def test_refused(
+    make_service: Make, tmp_path: Path, code: str, settings: dict[str, object], words: list[str]
+) -> None:
+    (tmp_path / "shop.py").write_text(code)
+    given = {"bootstrap_servers": "127.0.0.1:1", **settings}
+    refused(make_service(f"{tmp_path / 'shop.py'}:app", **given), words)
+
+
+def test_no_such_module(make_service: Make) -> None:
+    service = make_service("no.such.module:app", bootstrap_servers="127.0.0.1:1")
+    refused(service, ["no module named", "PYTHONPATH"])
+
+
+def test_port_in_use(make_service: Make, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(GOOD)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        service = make_service(
+            f"{tmp_path / 'shop.py'}:app", bootstrap_servers="127.0.0.1:1", http_port=port
+        )
+        refused(service, [f"PENSTOCK_HTTP_PORT={port}", "choose another port"])
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--fast", "shop:app"], ["run"], []])
+def test_usage(arguments: list[str]) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "penstock", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(Path(__file__).parents[2] / "app")},
+    )
+    assert found.returncode == 64
+    assert "Usage" in found.stderr

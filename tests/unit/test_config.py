@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+
+from penstock import settings as settings_module
+from penstock.kafka.config import client_options, consumer_options
+from tests.unit.making import make_settings
+
+
+def options(instance: str | None = None, **values: Any) -> dict[str, Any]:
+    return consumer_options(make_settings(**values), "billing", instance)
+
+
+def test_what_the_drain_depends_on() -> None:
+    made = options("a-0", session_timeout=10.0, max_poll_interval=120.0, max_poll_records=7)
+    assert made["enable_auto_commit"] is False
+    assert made["partition_assignment_strategy"] == [CooperativeStickyAssignor]
+    assert (made["group_id"], made["group_instance_id"]) == ("billing", "a-0")
+    assert (made["session_timeout_ms"], made["heartbeat_interval_ms"]) == (10_000, 3_000)
+    assert (made["max_poll_interval_ms"], made["max_poll_records"]) == (120_000, 7)
+    assert made["auto_offset_reset"] == "earliest"
+    assert made["allow_auto_create_topics"] is False
+    assert not {"key_deserializer", "value_deserializer"} & set(made)
+
+
+@pytest.mark.parametrize("name", sorted(settings_module._OWNED_OPTIONS))
+def test_owned_options_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: Penstock sets this itself"):
+        make_settings(kafka_options={name: "x"})
+
+
+def test_everything_set_here_comes_after_the_user_s_options() -> None:
+    """Also options that a setting decides: the setting is the one place for them."""
+    ours = options("a-0")
+    decided = set(ours) - set(client_options(make_settings())) - {"allow_auto_create_topics"}
+    free = decided - settings_module._OWNED_OPTIONS
+    assert free >= {"max_poll_records", "auto_offset_reset", "metadata_max_age_ms"}
+    made = options("a-0", kafka_options=dict.fromkeys(free, "x"))
+    assert {name: made[name] for name in free} == {name: ours[name] for name in free}
+
+
+def test_further_options_get_through() -> None:
+    made = options(kafka_options={"fetch_max_bytes": 9, "api_version": [3, 0], "check_crcs": False})
+    assert (made["fetch_max_bytes"], made["api_version"], made["check_crcs"]) == (9, (3, 0), False)
+
+
+def test_the_client_knows_every_option() -> None:
+    made = options("a-0", security_protocol="SSL")
+    assert set(made) <= set(KafkaConsumer.DEFAULT_CONFIG)
+
+
+def test_security() -> None:
+    made = client_options(
+        make_settings(
+            security_protocol="SASL_SSL",
+            sasl_mechanism="PLAIN",
+            sasl_username="me",
+            sasl_password="hunter2",
+            ssl_cafile="/dev/null",
+            ssl_check_hostname=False,
+        )
+    )
+    assert (made["sasl_mechanism"], made["sasl_plain_username"]) == ("PLAIN", "me")
+    assert made["sasl_plain_password"] == "hunter2"
+    assert (made["ssl_cafile"], made["ssl_check_hostname"]) == ("/dev/null", False)
+    assert not any(name.startswith(("sasl", "ssl")) for name in client_options(make_settings()))

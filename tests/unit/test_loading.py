@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.app import App
+from penstock.errors import ConfigError
+from penstock.loading import load_app
+
+GOOD = "from penstock import App\napp = App(workers=2)\nother = 7\n"
+Write = Callable[[str, str], None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Write modules into the current directory; forget them afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+
+    def write(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("shop_"):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("shop_orders.py", "shop_orders:app"),
+        ("shop_pkg/orders.py", "shop_pkg.orders:app"),
+        ("deep/down/shop_file.py", "deep/down/shop_file.py:app"),
+        ("shop_here.py", "shop_here.py:app"),
+    ],
+)
+def test_an_app_is_found_from_the_current_directory(
+    write: Write, path: str, target: str
+) -> None:
+    write(path, GOOD)
+    app = load_app(target)
+    assert isinstance(app, App)
+    assert app.settings == {"workers": 2}
+
+
+@pytest.mark.parametrize("target", ["", "shop", "shop:", ":app", "shop.orders"])
+def test_a_bad_form(target: str) -> None:
+    with pytest.raises(ConfigError, match="is not MODULE:APP"):
+        load_app(target)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "sentence"),
+    [
+        (GOOD, "shop_nothere:app", "no module named 'shop_nothere'"),
+        (GOOD, "shop_nopkg.orders:app", "no module named 'shop_nopkg'"),
+        (GOOD, "no/such/shop_file.py:app", "no module named 'shop_file'"),
+        (GOOD, "shop_a:missing", "module 'shop_a' has no 'missing'"),
+        (GOOD, "shop_a:other", "shop_a:other is a int, not a penstock.App"),
+        ("import shop_gone\n", "shop_a:app", r"(?s)importing shop_a failed:.*shop_gone"),
+        ("1 / 0\n", "shop_a:app", r"(?s)importing shop_a failed:.*ZeroDivisionError"),
+        ("def\n", "shop_a:app", r"(?s)importing shop_a failed:.*SyntaxError"),
+        ("raise SystemExit(3)\n", "shop_a:app", r"(?s)importing shop_a failed:.*SystemExit"),
+        (
+            "from penstock import App\n@App().subscribe('t')\nasync def f(r): ...\n",
+            "shop_a:app",
+            "^handler f is async",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded_says_why(
+    write: Write, text: str, target: str, sentence: str
+) -> None:
+    write("shop_a.py", text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_app(target)

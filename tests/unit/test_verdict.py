@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import pytest
+
+from penstock.supervisor.child import LastWords
+from penstock.supervisor.exit_record import InFlight
+from penstock.supervisor.verdict import End, judge
+
+STUCK = (InFlight("orders", 3, 42, None, 9.0, None),)
+CODES = [0, 1, 2, 3, 4, 17, 64, 78, 128, 129, 137, 139, 255]
+WORDS = [
+    None,
+    *(LastWords(code, clean=True, reason="") for code in (0, 4)),
+    LastWords(2, clean=False, reason="the drain deadline passed", stuck=STUCK),
+    LastWords(1, clean=False, reason="fenced"),
+]
+FATAL = [None, LastWords(1, clean=False, reason="corrupt batch")]
+
+
+@dataclass
+class Ended:
+    draining: bool
+    discarded: bool
+    killed: bool
+    last_words: LastWords | None
+    fatal: LastWords | None
+
+
+CASES = [
+    (Ended(*flags, words, fatal), code)
+    for flags in itertools.product([False, True], repeat=3)
+    for words in WORDS
+    for fatal in FATAL
+    for code in CODES
+]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_combination(code: int) -> None:
+    """The rules as sentences: what counts, what was earned, which code, which words."""
+    for worker, status in CASES:
+        if status != code:
+            continue
+        end, words = judge(worker, code), worker.last_words
+        assert end.counts == (not worker.discarded)
+        if worker.discarded:
+            assert end.planned
+            continue
+        asked_and_clean = worker.draining and words is not None and words.clean
+        earned = asked_and_clean and words is not None and (worker.killed or code == words.code)
+        assert end.planned == earned, (worker, code)
+        if earned:
+            assert words is not None
+            assert (end.code, end.reason, end.stuck) == (words.code, "", ())
+            continue
+        assert end.code not in (0, 4), (worker, code)
+        assert end.reason, (worker, code)
+        if worker.killed:
+            assert (end.code, end.reason) == (2, "the drain deadline passed")
+            continue
+        known = code in (1, 2, 3, 64, 78) or code > 128
+        assert end.code == (code if known else 1)
+        assert end.stuck == (words.stuck if words is not None else ())
+        if words is not None and not words.clean:
+            assert end.reason == words.reason
+        elif worker.fatal is not None:
+            assert end.reason == worker.fatal.reason
+        elif code > 128:
+            assert end.reason.startswith(f"died: {code} KILLED")
+        else:
+            assert end.reason == f"exited with status {code} without being asked to"
+
+
+@pytest.mark.parametrize("code", [0, 4])
+def test_a_handler_cannot_earn_a_planned_code_by_itself(code: int) -> None:
+    for draining in (False, True):
+        end = judge(Ended(draining, False, False, None, None), code)
+        assert (end.code, end.planned) == (1, False)
+
+
+def test_clean_words_of_another_code_are_not_believed() -> None:
+    end = judge(Ended(True, False, False, LastWords(4, clean=True, reason=""), None), 0)
+    assert (end.code, end.planned) == (1, False)
+
+
+def test_out_of_memory_is_hinted_at() -> None:
+    end = judge(Ended(False, False, False, None, None), 137)
+    assert end == End(
+        137, planned=False, reason="died: 137 KILLED (SIGKILL) (out of memory, or killed by somebody)"
+    )
