@@ -26,9 +26,7 @@ def _at(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(str(line["timestamp"])).timestamp()
 
 
-def measure(
-    broker: Broker, directory: Path, name: str, **settings: object
-) -> dict[str, list[float]]:
+def measure(broker: Broker, directory: Path, name: str, **settings: Any) -> dict[str, list[float]]:
     """Gaps and their parts, in seconds, over the restarts."""
     Admin(broker.bootstrap).create_topic(name, 12)
     stream = Stream(broker.bootstrap, name, 12, rate=500).start()
@@ -77,7 +75,8 @@ def main() -> None:
     """Print both kinds of membership."""
     rows = []
     with Broker() as broker, tempfile.TemporaryDirectory() as directory:
-        for name, settings in (("dynamic", {}), ("static", {"instance_id": "bench"})):
+        kinds: dict[str, dict[str, Any]] = {"dynamic": {}, "static": {"instance_id": "bench"}}
+        for name, settings in kinds.items():
             for part, values in measure(broker, Path(directory), name, **settings).items():
                 shown = (f"{percentile(values, p) * 1000:.0f}" for p in (0.5, 0.99))
                 rows.append((name if part == "gap" else "", part, *shown))

@@ -50,7 +50,7 @@ def _segfault(_seconds: float) -> None:
 
 
 def _out_of_memory(_seconds: float) -> None:
-    hoard = []
+    hoard: list[bytes] = []
     while len(hoard) < 64:  # a GiB: more than the limit, less than the machine
         hoard.append(b"x" * (1 << 24))
 

@@ -20,9 +20,7 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-
-# confluent-kafka is typed, but re-exports in a way that strict type checkers do not follow.
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
     AclOperation,
@@ -305,7 +303,7 @@ class Admin:
 
     def _end_offsets(self, topic: str, count: int) -> dict[int, int] | None:
         """Return the end offset of each partition; None if it is worth asking again."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        latest = OffsetSpec.latest()
         answers = self._client.list_offsets(
             {TopicPartition(topic, number): latest for number in range(count)},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,

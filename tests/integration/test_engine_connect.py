@@ -54,8 +54,8 @@ def test_tries_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
     attempt(port)  # what is made once for all: loggers, caches
     gc.collect()
     threads, files = threading.active_count(), open_files()
-    for _ in range(3):
+    for _ in range(5):
         attempt(port)
     gc.collect()  # kafka-python leaves refused sockets to it
     assert threading.active_count() == threads
-    assert open_files() <= files
+    assert open_files() <= files + 3, "more than what the last try still holds"

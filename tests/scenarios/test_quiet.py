@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 
 from devtools.broker import Admin
 from devtools.load import Ledger, Load
@@ -11,6 +12,10 @@ from devtools.service import Service
 
 Launch = Callable[..., Service]
 LoadFor = Callable[..., Load]
+
+
+def produced(load: Load, goal: int) -> bool:
+    return load.stream.produced >= goal
 
 
 def until_quiet(service: Service) -> None:
@@ -35,8 +40,8 @@ def test_quiet_resume_and_restart_while_quiet(
     for _ in range(2):
         service.send(signal.SIGTSTP)
         until_quiet(service)
-        before, produced = ledger.count(), load.stream.produced
-        service.until(lambda p=produced: load.stream.produced > p + 300, "more in the stream")
+        before, goal = ledger.count(), load.stream.produced + 300
+        service.until(partial(produced, load, goal), "more in the stream")
         assert ledger.count() == before
         assert service.get("/readyz")[0] == 503
         assert service.get("/livez")[0] == 200

@@ -36,7 +36,8 @@ def test_owned_options_are_refused(name: str) -> None:
 def test_everything_set_here_comes_after_the_user_s_options() -> None:
     """Also options that a setting decides: the setting is the one place for them."""
     ours = options("a-0")
-    decided = set(ours) - set(client_options(make_settings())) - {"allow_auto_create_topics"}
+    preset = {"allow_auto_create_topics", "metrics_enabled"}  # ours unless the user says else
+    decided = set(ours) - set(client_options(make_settings())) - preset
     free = decided - settings_module._OWNED_OPTIONS
     assert free >= {"max_poll_records", "auto_offset_reset", "metadata_max_age_ms"}
     made = options("a-0", kafka_options=dict.fromkeys(free, "x"))

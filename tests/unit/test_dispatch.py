@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -80,11 +81,16 @@ def test_threads_work_on_different_partitions_at_once_and_never_two_on_one(make:
     dispatcher.assigned([ZERO, ONE])
     for partition in (ZERO, ONE):
         dispatcher.feed(partition, records(partition.number, 0))
-        dispatcher.feed(partition, records(partition.number, 1))
     work.until_started(2)
-    assert {(r.partition, r.offset) for r in work.started} == {(0, 0), (1, 0)}
+    for partition in (ZERO, ONE):
+        dispatcher.feed(partition, records(partition.number, 1))
+    dispatcher.assigned([orders(2)])  # a third thread is free, and takes what it finds
+    dispatcher.feed(orders(2), records(2, 0))
+    work.until_finished(1)
+    assert sorted((r.partition, r.offset) for r in work.started) == [(0, 0), (1, 0), (2, 0)]
     work.release()
-    work.until_finished(4)
+    work.until_finished(5)
+    assert len(work.started) == 5
 
 
 def test_the_board_names_the_record_in_flight(make: Make) -> None:
@@ -316,6 +322,38 @@ def test_a_retry_of_an_old_lane_does_not_touch_the_new_one(make: Make) -> None:
     assert [r.value for r in work.started] == [b"1", b"2", b"2"]
 
 
+def test_a_retry_of_an_old_lane_does_not_let_the_new_one_flow(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays = iter([0.02, 60.0])
+
+    class Chosen:
+        def delay(self, _attempt: int, _chance: Callable[[], float]) -> float:
+            return next(delays)
+
+    work = Work()
+    work.failing[0, 0] = 2
+    desk = make(work)
+    dispatcher = desk.dispatcher
+    monkeypatch.setattr(dispatcher, "_backoff", Chosen())
+    dispatcher.assigned([ZERO])
+    dispatcher.feed(ZERO, records(0, 0, epoch=1))
+    work.until_started(1)
+    desk.rest()
+    dispatcher.lost([ZERO])
+    dispatcher.assigned([ZERO])
+    dispatcher.feed(ZERO, records(0, 0, epoch=2))
+    work.until_started(2)
+    desk.rest()
+    assert dispatcher.flow() == ([ZERO], [])
+    over = time.monotonic() + PATIENCE
+    with dispatcher._change:
+        while len(dispatcher._later) > 1 and time.monotonic() < over:
+            dispatcher._change.wait(0.005)
+        assert len(dispatcher._later) == 1  # the old one's time has come and gone
+    assert dispatcher.flow() == ((), ())
+
+
 def test_positions_and_confirmations(make: Make) -> None:
     work = Work()
     desk = make(work)
@@ -387,9 +425,7 @@ def test_an_error_while_draining_is_not_tried_again(make: Make) -> None:
     assert desk.dispatcher.fatal is None
 
 
-def test_a_failure_is_told_with_its_record(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_is_told_with_its_record(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, Any]] = []
 
     class Log:
@@ -492,9 +528,7 @@ class Driver:
             if orders(number) in self.paused or self.random.random() < 0.4:
                 continue
             start = self.offset[number]
-            offsets = sorted(
-                self.random.sample(range(start, start + 8), self.random.randint(1, 5))
-            )
+            offsets = sorted(self.random.sample(range(start, start + 8), self.random.randint(1, 5)))
             self.offset[number] = offsets[-1] + 1
             with self.work.change:
                 for offset in offsets:

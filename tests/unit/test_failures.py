@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from kafka import errors as k
 from kafka import TopicPartition
+from kafka import errors as k
 
 from penstock import errors as ours
 from penstock.kafka.failures import principal_of, translate
@@ -72,7 +72,7 @@ def test_every_error_of_the_client_has_one_of_ours(error: type[BaseException]) -
 
 
 def test_what_the_table_says_passes_is_part_of_the_client() -> None:
-    assert PASSES <= set(EVERY)
+    assert set(EVERY) >= PASSES
     assert len(EVERY) > 100
 
 

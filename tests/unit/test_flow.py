@@ -134,7 +134,7 @@ class FlowMachine(RuleBasedStateMachine):
 
 
 TestFlow = FlowMachine.TestCase
-TestFlow.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestFlow.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
 def test_the_hysteresis_of_one_partition() -> None:

@@ -42,9 +42,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         ("shop_here.py", "shop_here.py:app"),
     ],
 )
-def test_an_app_is_found_from_the_current_directory(
-    write: Write, path: str, target: str
-) -> None:
+def test_an_app_is_found_from_the_current_directory(write: Write, path: str, target: str) -> None:
     write(path, GOOD)
     app = load_app(target)
     assert isinstance(app, App)

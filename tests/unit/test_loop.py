@@ -229,7 +229,8 @@ def test_the_supervisor_is_told(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("restart", "seat", "code"), [(False, Seat.LEAVE, 0), (True, Seat.KEEP, 4), (True, Seat.LEAVE, 4)]
+    ("restart", "seat", "code"),
+    [(False, Seat.LEAVE, 0), (True, Seat.KEEP, 4), (True, Seat.LEAVE, 4)],
 )
 def test_a_clean_drain(make: Make, restart: bool, seat: Seat, code: int) -> None:
     work = Work(blocked={(0, 1)})

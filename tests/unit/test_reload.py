@@ -67,13 +67,15 @@ class Scene:
 
     @property
     def new(self) -> Any:
-        assert self.reload.replacement is not None
-        return self.reload.replacement
+        replacement: Any = self.reload.replacement
+        assert replacement is not None
+        return replacement
 
     def bury(self, child: Any, end: End) -> bool:
         part = self.reload.buried(cast(Child, child), end)
-        if self.sup.children.get(child.index) is child:
-            del self.sup.children[child.index]
+        index = child.index
+        if self.sup.children.get(index) is child:
+            del self.sup.children[index]
         return part
 
 

@@ -135,7 +135,8 @@ SASL = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512"}
         ({"sasl_password": SECRET}, ["SASL_USERNAME"]),
         ({"sasl_username": "me", "sasl_password": SECRET, "sasl_password_file": "/dev/null"},
          ["not both"]),
-        ({"sasl_username": "me", "sasl_password_file": "/no/file"}, ["SASL_PASSWORD_FILE=/no/file"]),
+        ({"sasl_username": "me", "sasl_password_file": "/no/file"},
+         ["SASL_PASSWORD_FILE=/no/file"]),
     ],
 )  # fmt: skip
 def test_sasl_needs_both(
@@ -148,12 +149,8 @@ def test_sasl_needs_both(
 
 
 @pytest.mark.parametrize("mechanism", ["GSSAPI", "AWS_MSK_IAM"])
-def test_some_mechanisms_need_no_password(
-    monkeypatch: pytest.MonkeyPatch, mechanism: str
-) -> None:
-    settings = loaded(
-        monkeypatch, env_of(security_protocol="SASL_SSL", sasl_mechanism=mechanism)
-    )
+def test_some_mechanisms_need_no_password(monkeypatch: pytest.MonkeyPatch, mechanism: str) -> None:
+    settings = loaded(monkeypatch, env_of(security_protocol="SASL_SSL", sasl_mechanism=mechanism))
     assert settings.sasl_secret() is None
 
 
@@ -177,7 +174,7 @@ def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PENSTOCK_BOOTSTRAP_SERVERS", raising=False)
-    with pytest.raises(ConfigError, match="^PENSTOCK_BOOTSTRAP_SERVERS is not set"):
+    with pytest.raises(ConfigError, match=r"^PENSTOCK_BOOTSTRAP_SERVERS is not set"):
         load({}, {})
 
 
@@ -193,9 +190,7 @@ def test_what_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
         {"kafka_options": f'"{SECRET}"'},
     ],
 )
-def test_a_secret_is_in_no_error(
-    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
-) -> None:
+def test_a_secret_is_in_no_error(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
     text = "\n".join(refused(monkeypatch, env_of(**values)))
     assert SECRET not in text
     assert "p455w" not in text

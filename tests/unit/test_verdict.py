@@ -30,8 +30,8 @@ class Ended:
 
 
 CASES = [
-    (Ended(*flags, words, fatal), code)
-    for flags in itertools.product([False, True], repeat=3)
+    (Ended(draining, discarded, killed, words, fatal), code)
+    for draining, discarded, killed in itertools.product([False, True], repeat=3)
     for words in WORDS
     for fatal in FATAL
     for code in CODES
@@ -89,5 +89,7 @@ def test_clean_words_of_another_code_are_not_believed() -> None:
 def test_out_of_memory_is_hinted_at() -> None:
     end = judge(Ended(False, False, False, None, None), 137)
     assert end == End(
-        137, planned=False, reason="died: 137 KILLED (SIGKILL) (out of memory, or killed by somebody)"
+        137,
+        planned=False,
+        reason="died: 137 KILLED (SIGKILL) (out of memory, or killed by somebody)",
     )

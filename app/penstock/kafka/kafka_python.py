@@ -81,6 +81,7 @@ class KafkaPythonEngine:
         self._rebalance = rebalance
         self._principal = principal_of(settings.sasl_username)
         self._topic_ids: dict[str, object] = {}
+        self._sizes: dict[str, int] = {}
         self._last_commit: _Commit | None = None
         self.closing = False
         options = consumer_options(settings, group, instance)
@@ -132,6 +133,7 @@ class KafkaPythonEngine:
         self._guard_unreadable()
         self._guard_unauthorized()
         self._guard_recreated()
+        self._guard_unwatched()
         return {
             Partition(tp.topic, tp.partition): [
                 Record(
@@ -243,6 +245,22 @@ class KafkaPythonEngine:
             for partition in again:
                 self.seek(partition, 0)
             self._paused_if(again, pause=self._rebalance.assigned(again))
+
+    def _guard_unwatched(self) -> None:
+        """Trap 16: after a static member's restart nobody may watch for new partitions.
+
+        Only the group's leader does, and a leader that takes its seat again is not told that
+        it still is one (that needs JoinGroup v9, KIP-814; kafka-python speaks v7).
+        """
+        if self._instance is None or self.membership() is not Membership.STABLE:
+            return
+        cluster = self._consumer._cluster  # noqa: SLF001
+        sizes = {t: len(cluster.partitions_for_topic(t) or ()) for t in self._topics}
+        if sizes != self._sizes:
+            known, self._sizes = self._sizes, sizes
+            if known:
+                log.info("rejoining: the number of partitions changed", partitions=sizes)
+                self._consumer._coordinator.request_rejoin()  # noqa: SLF001
 
     # -- flow --------------------------------------------------------------------------
 

@@ -35,7 +35,8 @@ def _post(url: str, timeout: float) -> None:
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
     try:
-        connection.request("POST", parts.path or "/")
+        query = f"?{parts.query}" if parts.query else ""
+        connection.request("POST", (parts.path or "/") + query)
         log.info("asked a sidecar to quit", url=url, status=connection.getresponse().status)
     except (OSError, http.client.HTTPException) as error:
         log.warning("a sidecar could not be asked to quit", url=url, error=str(error))

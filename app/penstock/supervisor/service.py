@@ -248,8 +248,8 @@ class Supervisor:
 
     def swap(self, new: Child) -> None:
         """Put a replacement in its predecessor's place."""
-        with self.lock:
-            self.children[new.index] = new
+        with self.lock:  # in the order of their places, as /status shows them
+            self.children = dict(sorted({**self.children, new.index: new}.items()))
 
     def _measure_gap(self) -> None:
         """The restart gap ends with the first record that any worker hands to a handler."""
