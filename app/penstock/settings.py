@@ -354,7 +354,9 @@ def _sentences(error: ValidationError) -> Iterable[str]:
             yield f"{name} is not set: it is required"
             continue
         shown = "" if _MAY_BE_SECRET.search(name) else _shown(item)
-        yield f"{name}{shown}: {message[:1].lower()}{message[1:]}"
+        link = str(item.get("input")).startswith(("tcp://", "udp://"))
+        hint = "; a Kubernetes service link? set enableServiceLinks: false" if link else ""
+        yield f"{name}{shown}: {message[:1].lower()}{message[1:]}{hint}"
 
 
 def _shown(item: Any) -> str:

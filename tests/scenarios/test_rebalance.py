@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from devtools.broker import Admin, Broker
 from devtools.service import Service
 from devtools.stream import Stream
-from tests.scenarios.support import Make, finish, lines, rows, until_handled
+from tests.scenarios.support import Make, finish, handled, lines, rows, until, until_handled
 
 
 def owns_some(service: Service) -> bool:
@@ -81,6 +82,34 @@ def test_fifteen_joins_all_get_to_work(
     service.until(lambda: owns_some(service), "partitions for every worker")
     service.until(lambda: lines(tmp_path / "ledger") >= 100, "all records")
     assert service.stop() == 0
+
+
+def test_leader_whose_rejoin_takes_longer_than_a_poll(
+    make_service: Make, broker: Broker, admin: Admin, topic: str, group: str, tmp_path: Path
+) -> None:
+    """Trap 2 again: the leader sees new partitions, and waits for the other's next heartbeat."""
+    members = [
+        make_service(
+            bootstrap_servers=broker.bootstrap,
+            topics=topic,
+            group_id=group,
+            metadata_refresh=1,
+            session_timeout=15,
+            heartbeat_interval=5,  # of the follower: that long the leader's join is under way
+        )
+        for _ in range(2)
+    ]
+    for member in members:
+        member.start().until_ready()
+    members[0].until(lambda: all(map(owns_some, members)), "partitions for both")
+    ledger, expected = tmp_path / "ledger", 0
+    for total in (14, 16, 18):
+        admin.add_partitions(topic, total)
+        Stream(broker.bootstrap, topic, total, rate=1).send(total * 10)
+        expected += total * 10
+        until(partial(handled, ledger, expected), f"records of {total} partitions", 40)
+    assert [member.stop() for member in members] == [0, 0]
+    assert lines(ledger) == expected
 
 
 def test_handler_still_running_when_the_partition_must_go(

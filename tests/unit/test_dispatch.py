@@ -301,7 +301,6 @@ def test_lost_partitions_drop_what_waits(make: Make) -> None:
     assert work.offsets(0) == [0]
     assert dispatcher.committable() == {}
     dispatcher.committed({ZERO: 9})  # a late word about what is gone
-    assert dispatcher.any_committed() == {}
     assert dispatcher.waiting == 0
 
 
@@ -363,14 +362,11 @@ def test_positions_and_confirmations(make: Make) -> None:
     work.until_finished(2)
     desk.rest()
     assert dispatcher.positions() == {ZERO: 5}
-    assert dispatcher.any_committed() == {}
     dispatcher.committed({ZERO: 4})
     assert dispatcher.committable() == {ZERO: 5}
     dispatcher.committed({ZERO: 5})
     assert dispatcher.committable() == {}
-    assert dispatcher.any_committed() == {ZERO: 5}
     dispatcher.revoking([ZERO])
-    assert dispatcher.any_committed() == {}
 
 
 def test_batches_are_done_as_a_whole(make: Make) -> None:

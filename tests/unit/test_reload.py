@@ -19,6 +19,8 @@ BROKEN = End(78, planned=False, reason="importing shop failed")
 class FakeChild:
     def __init__(self, index: int, pid: int) -> None:
         self.index, self.pid = index, pid
+        self.spawned_at = 0.0
+        self.discarded = False
         self.hello: object | None = None
         self.joined = self.draining = self.killed = False
         self.seat: str | None = None
@@ -30,6 +32,9 @@ class FakeChild:
 
     def kill(self) -> None:
         self.killed = True
+
+    def discard(self) -> None:
+        self.discarded = True
 
 
 class FakeSupervisor:
@@ -151,3 +156,14 @@ def test_a_stranger_s_end_is_none_of_its_business() -> None:
     scene = Scene(workers=2)
     scene.step()
     assert not scene.bury(scene.before[1], End(1, planned=False, reason="x"))
+
+
+def test_a_replacement_that_never_comes_up_is_given_up() -> None:
+    scene = Scene()
+    scene.step()
+    scene.now = 121.0
+    assert not scene.step()
+    assert scene.new.discarded
+    assert scene.bury(scene.new, CLEAN)
+    assert scene.step()
+    assert not scene.before[0].draining

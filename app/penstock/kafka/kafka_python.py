@@ -371,8 +371,10 @@ class KafkaPythonEngine:
 
     def added(self, partitions: Collection[Partition]) -> None:
         """Partitions came."""
-        if self._rebalance.assigned(partitions):
-            self.pause(partitions)
+        # Paused first: a resume that comes between the answer and a pause would be undone.
+        self.pause(partitions)
+        if not self._rebalance.assigned(partitions):
+            self.resume(partitions)
 
     def gone(self, partitions: Collection[Partition]) -> None:
         """Partitions were lost."""

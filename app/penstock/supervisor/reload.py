@@ -17,6 +17,9 @@ from penstock.supervisor.verdict import End
 if TYPE_CHECKING:
     from penstock.supervisor.service import Supervisor
 
+#: How long a replacement may take to import the application, in seconds.
+_PATIENCE = 120.0
+
 log = structlog.get_logger("penstock.supervisor")
 
 
@@ -39,6 +42,9 @@ class Reload:
             return self._next()
         new = self.replacement
         if new.hello is None:
+            if now - new.spawned_at > _PATIENCE and not new.discarded:
+                log.error("reload given up: the new worker does not come up", worker=new.index)
+                new.discard()
             return False
         if self._old is not None:
             if not self._old.draining:

@@ -140,6 +140,8 @@ class Supervisor:
                 kind = child.take(message)
             if kind == "hello" and self.settings is None:
                 self._open(child)
+            elif kind == "fatal" and self.children.get(child.index) is child:
+                self._gave_up(child)
             elif kind == "dumped":
                 self._dumps.answered(child)
         if child.channel.ended:
@@ -301,6 +303,13 @@ class Supervisor:
                 self._fail(end.code, f"worker {child.index}: {end.reason}", gone=not child.draining)
         else:
             self.log.info("worker ended", worker=child.index, code=end.code)
+
+    def _gave_up(self, child: Child) -> None:
+        """A worker cannot go on: the others drain while it does what it can."""
+        words = child.fatal
+        if words is not None:
+            reason = f"worker {child.index}: {words.reason}"
+            self._fail(words.code, reason, gone=not child.draining)
 
     def _fail(self, code: int, reason: str, *, gone: bool = False) -> None:
         """Note a failure and let the rest drain."""

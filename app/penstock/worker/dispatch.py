@@ -338,14 +338,6 @@ class Dispatcher:
                 if lane is not None:
                     lane.committed = offset
 
-    def any_committed(self) -> dict[Partition, int]:
-        """One position that the broker has confirmed, or nothing."""
-        with self._change:
-            for partition, lane in self._lanes.items():
-                if lane.committed is not None and not lane.leaving:
-                    return {partition: lane.committed}
-        return {}
-
     def positions(self) -> dict[Partition, int]:
         """Where each owned partition stands, where something was finished."""
         with self._change:

@@ -98,12 +98,14 @@ class PollLoop:
         self._membership = Membership.UNJOINED
         self._commit: tuple[Commit, dict[Partition, int]] | None = None
         self._commit_due = 0.0
-        self._proof_due = 0.0
         self._facts_due = 0.0
         self._missing: frozenset[str] = frozenset()
         self._state = "joining"
         self._seat = Seat.LEAVE
         self._restart = False
+        self._reseated = False
+        #: What blocked the drain, once the handlers' time was up.
+        self.stuck: tuple[Stuck, ...] = ()
 
     # -- a record's way in -------------------------------------------------------------
 
@@ -147,15 +149,11 @@ class PollLoop:
                 self._engine.resume(resume)
 
     def _tend(self, now: float) -> None:
-        """What is done now and then: commit, prove the membership, tell the supervisor."""
+        """What is done now and then: commit, tell the supervisor."""
         self._look_at_commit()
         if now >= self._commit_due:
             self._commit_due = now + self._plan.settings.commit_interval
-            self._commit_soon(self._dispatcher.committable(), now)
-        if self._plan.settings.instance_id is not None and now >= self._proof_due:
-            # Trap 7: a fenced static member polls on for ever; it shows only at a commit.
-            # Committing again what is committed asks the question and changes nothing.
-            self._commit_soon(self._dispatcher.any_committed(), now)
+            self._commit_soon(self._dispatcher.committable())
         membership = self._engine.membership()
         if now >= self._facts_due or membership is not self._membership:
             self._facts_due = now + _FACTS_INTERVAL
@@ -164,11 +162,10 @@ class PollLoop:
 
     # -- commits -----------------------------------------------------------------------
 
-    def _commit_soon(self, offsets: dict[Partition, int], now: float) -> None:
+    def _commit_soon(self, offsets: dict[Partition, int]) -> None:
         if not offsets or self._commit is not None:
             return
         self._commit = self._engine.commit_soon(offsets), offsets
-        self._proof_due = now + self._plan.settings.session_timeout / 3
 
     def _look_at_commit(self) -> None:
         """Take the outcome of the commit under way.
@@ -200,12 +197,14 @@ class PollLoop:
     def reseat(self, seat: Seat, *, restart: bool) -> None:
         """A stop came after a restart, while draining: the seat is given up after all."""
         self._seat, self._restart = seat, restart
+        self._reseated = True
 
     def drain(
         self, budget: Budget, seat: Seat, *, restart: bool, fatal: PenstockError | None
     ) -> Ending:
         """Finish what is held, commit, close. Keeps polling, so that membership survives."""
-        self._seat, self._restart = seat, restart
+        if not self._reseated:  # the control thread may have been quicker
+            self._seat, self._restart = seat, restart
         self._state = "draining"
         self._dispatcher.drain()
         abandoned_before = self._dispatcher.abandoned
@@ -218,7 +217,7 @@ class PollLoop:
             self._commit = None  # its outcome shows inside poll() only, which raises now
         elif self._dispatcher.fatal is not None:
             fatal = PenstockError(self._dispatcher.fatal)
-        stuck = self._name_stuck() if not self._dispatcher.idle() else ()
+        stuck = self.stuck = self._name_stuck() if not self._dispatcher.idle() else ()
         committed = self._commit_all(budget)
         abandoned = self._dispatcher.abandoned - abandoned_before
         if not stuck:
@@ -264,7 +263,7 @@ class PollLoop:
     def _commit_all(self, budget: Budget) -> bool:
         """Commit everything that is finished, until it is taken or the reserve is used up."""
         while True:
-            left = budget.worker_left(time.monotonic()) - 0.2
+            left = budget.commit_left(time.monotonic())
             try:
                 if self._commit is not None:  # its outcome shows inside poll() only
                     self._engine.poll(0, self._limit)

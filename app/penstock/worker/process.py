@@ -107,12 +107,12 @@ class Worker:
         if fatal is not None:
             log.error("ending", reason=str(fatal))
             self._channel.send("fatal", code=fatal.exit_code, reason=str(fatal))
-        order: Order | None = self._order  # set by the control thread
-        order = order or Order(
-            restart=False,
-            seat=Seat.LEAVE,
-            budget=Budget.of(self._plan.settings.drain_timeout, now=time.monotonic()),
-        )
+        if self._order is None:  # nobody asked: our own budget, which the control thread keeps
+            seconds = self._plan.settings.drain_timeout
+            self._order = Order(
+                restart=False, seat=Seat.LEAVE, budget=Budget.of(seconds, now=time.monotonic())
+            )
+        order = self._order
         ending = loop.drain(order.budget, order.seat, restart=order.restart, fatal=fatal)
         return self._leave(order, ending)
 
@@ -221,11 +221,12 @@ class Worker:
         order = self._order
         if order is not None and now >= order.budget.worker_by:
             log.error("the drain deadline passed before the worker could close; leaving")
+            stuck = self._loop.stuck if self._loop is not None else ()
             self._channel.send(
                 "drained",
                 code=int(Exit.FORCED),
                 clean=False,
-                stuck=[],
+                stuck=[item.to_json() for item in stuck],
                 reason="the drain deadline passed while committing or closing",
             )
             os._exit(Exit.FORCED)
