@@ -479,6 +479,9 @@ def test_room_is_noticed_at_once(make: Make) -> None:
     assert not dispatcher.saturated
 
 
+MET = {"done", "retried", "dropped"}
+
+
 class Driver:
     """Feeds, quiets, revokes, loses and assigns at random, and knows what must come of it.
 
@@ -659,27 +662,12 @@ def test_no_interleaving_stalls_or_loses_anything(make: Make, seed: int) -> None
 def test_the_driver_meets_what_it_is_made_for(make: Make) -> None:
     """A driver that never fed, failed or blocked would pass everything."""
     driver = Driver(1, make, batch=False)
-    for _ in range(120):
-        driver.step()
-    driver.check_no_stall()
-    assert len(driver.work.finished) > 50
-    assert len(driver.work.started) > len(driver.work.finished)
-    assert driver.desk.outcomes().keys() >= {"done", "retried", "dropped"}
-    assert driver.ended
-
-
-def test_a_record_is_not_changed_on_its_way(make: Make) -> None:
-    given: list[Record] = []
-    desk = make(given.append)
-    desk.dispatcher.assigned([ZERO])
-    [record] = records(0, 3)
-    record = record._replace(headers=(("trace", b"1"),))
-    desk.dispatcher.feed(ZERO, [replace_nothing(record)])
-    desk.rest()
-    with desk.dispatcher._change:
-        assert desk.dispatcher._change.wait_for(lambda: desk.dispatcher.waiting == 0, PATIENCE)
-    assert given == [record]
-
-
-def replace_nothing(record: Record) -> Record:
-    return Record(*record)
+    for _ in range(100):  # how soon depends on how the threads are scheduled
+        for _ in range(60):
+            driver.step()
+        driver.check_no_stall()
+        enough = len(driver.work.finished) > 50
+        failed = len(driver.work.started) > len(driver.work.finished)
+        if enough and failed and driver.ended and MET <= driver.desk.outcomes().keys():
+            return
+    pytest.fail("the driver does not get to everything")
