@@ -94,7 +94,7 @@ def test_leader_whose_rejoin_takes_longer_than_a_poll(
             topics=topic,
             group_id=group,
             metadata_refresh=1,
-            session_timeout=15,
+            session_timeout=60,  # a leader that forgets its rejoin is not given up meanwhile
             heartbeat_interval=5,  # of the follower: that long the leader's join is under way
         )
         for _ in range(2)
