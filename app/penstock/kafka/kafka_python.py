@@ -38,6 +38,7 @@ log = structlog.get_logger("penstock.kafka")
 PRIVATE: Final = (
     "_client._manager._auth_failures",
     "_client._manager._connect",
+    "_client._manager.wait_for",
     "_cluster.partitions_for_topic",
     "_cluster.topic_id",
     "_cluster.unauthorized_topics",
@@ -356,8 +357,11 @@ class KafkaPythonEngine:
         while True:
             try:
                 # Sent on the coordinator's one connection: it cannot overtake, nor be
-                # overtaken by, the asynchronous commit that may be under way.
-                await self._consumer.commit_async(_committable(offsets))
+                # overtaken by, the asynchronous commit that may be under way. Bounded: a
+                # request into a dead network would be waited for half a minute.
+                commit = self._consumer.commit_async(_committable(offsets))
+                left = max(0.1, deadline - time.monotonic())
+                await self._client._manager.wait_for(commit, left * 1000)  # noqa: SLF001
             except k.RetriableError as error:
                 if time.monotonic() >= deadline:
                     log.warning("commit at revocation failed", error=str(error))
