@@ -25,7 +25,7 @@ demo: $(VENV)/demo.stamp ## restart a service under load in three ways, count wh
 
 test: lint ## lint, then run every test this machine can run
 	@echo "test: pytest"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 kafka: $(VENV)/demo.stamp ## run a Kafka broker on port 9092 until Ctrl-C
 	@$(BIN)/python -m devtools.broker $(ARGS)

@@ -11,6 +11,7 @@ in :data:`PRIVATE`, which a test checks, so that an upgrade that moves one fails
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -40,6 +41,7 @@ PRIVATE: Final = (
     "_client._manager._connect",
     "_client._manager.wait_for",
     "_cluster.partitions_for_topic",
+    "_cluster.request_update",
     "_cluster.topic_id",
     "_cluster.unauthorized_topics",
     "_coordinator._heartbeat_enabled",
@@ -48,7 +50,7 @@ PRIVATE: Final = (
     "_fetcher._next_in_line_exception_metadata",
     "_fetcher._next_partition_records",
     "_fetcher._paused_partition_records",
-    "_net",
+    "_net.run",
     "_subscription.assignment",
 )
 
@@ -91,6 +93,18 @@ class KafkaPythonEngine:
         self._consumer, self._client = self._open(options)
         self._notifier = WakeupNotifier(self._consumer._net)  # noqa: SLF001 (trap 4)
         self._consumer.subscribe(topics=sorted(topics), listener=_Listener(self))
+        self._know_topics(min(timeout, 2.0))
+
+    def _know_topics(self, timeout: float) -> None:
+        """Have the topics' metadata before the first join.
+
+        A leader that joins without assigns nothing, and everybody joins a second time as soon
+        as it arrives. A topic that is missing or forbidden is told later, by ``poll``.
+        """
+        update = self._consumer._cluster.request_update()  # noqa: SLF001
+        wait_for = self._client._manager.wait_for  # noqa: SLF001
+        with contextlib.suppress(k.KafkaError):
+            self._consumer._net.run(wait_for, update, timeout * 1000)  # noqa: SLF001
 
     def _open(self, options: dict[str, Any]) -> tuple[Any, NetClient]:
         """Make the consumer; one that cannot be made leaves no thread and no socket behind."""
