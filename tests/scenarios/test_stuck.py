@@ -58,8 +58,11 @@ def test_stuck_handler_is_abandoned_and_named(
     assert f"{topic}[3]@10" in record["reason"]
     journal = (service.directory / "state" / "journal.jsonl").read_text().splitlines()
     for told in (record, json.loads(journal[-1])):
-        (stuck,) = told["in_flight_at_deadline"]
-        assert (stuck["topic"], stuck["partition"], stuck["offset"]) == (topic, 3, 10)
+        held = told["in_flight_at_deadline"]
+        (stuck,) = [item for item in held if item["partition"] == 3]
+        # The GIL may have gone while another thread's handler was in the middle of its work.
+        assert deed == "gil" or held == [stuck]
+        assert (stuck["topic"], stuck["offset"]) == (topic, 10)
         assert stuck["key"] == "3"
         assert stuck["age_seconds"] > 1
         assert "misbehave" in stuck["stack"]

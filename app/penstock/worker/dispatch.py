@@ -186,10 +186,12 @@ class Dispatcher:
                 index = lane.index
                 try:
                     for record in chunk[index:] if index else chunk:
+                        offset = record.offset
+                        # Noted before looking at ``stop``: who sees the lane stopped and
+                        # the board empty may rely on no handler being about to start.
+                        hold(start, offset, number, 1, record.key)
                         if lane.stop:
                             break
-                        offset = record.offset
-                        hold(start, offset, number, 1, record.key)
                         handler(record)
                         now = clock()
                         durations.append(now - start)
