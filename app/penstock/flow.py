@@ -83,8 +83,12 @@ class Flow:
 
     @property
     def _share(self) -> int:
-        """What one partition may have waiting: its part of the total, at least one poll."""
-        return max(self._batch, self._total // max(1, len(self._waiting)))
+        """What one partition may have waiting.
+
+        A quarter of the total (all of it for an only one), so that slow partitions leave room
+        for the others; at least two polls, or every poll would pause what it just brought.
+        """
+        return max(2 * self._batch, self._total // max(1, min(4, len(self._waiting))))
 
     def changes(self) -> tuple[Collection[Partition], Collection[Partition]]:
         """``(to pause, to resume)`` since the last call; cheap when nothing changed."""

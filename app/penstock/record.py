@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -18,7 +19,7 @@ class Partition(NamedTuple):
 class Record(NamedTuple):
     """One Kafka record, bytes as they are on the wire.
 
-    ``timestamp`` is in milliseconds since the epoch; ``headers`` is a tuple of
+    ``timestamp`` is in milliseconds since the epoch; ``headers`` is a sequence of
     ``(name, value)`` in the order they were sent, names may repeat; ``key`` and ``value``
     are ``None`` where the record has none (a ``None`` value is a tombstone).
     """
@@ -29,7 +30,7 @@ class Record(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
+    headers: Sequence[tuple[str, bytes | None]]
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"

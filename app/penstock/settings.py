@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     )
     max_poll_records: int = Field(500, ge=1, le=100_000, description="records a fetch hands over")
     buffer_records: int = Field(
-        4_000, ge=1, le=10_000_000, description="records waiting in a worker at most"
+        8_000, ge=1, le=10_000_000, description="records waiting in a worker at most"
     )
     commit_interval: Seconds = Field(1.0, description="between asynchronous commits")
     retry_first: Seconds = Field(0.5, description="first delay after a handler raised")

@@ -39,7 +39,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.everything = False
 
     def share(self) -> int:
-        return max(self.batch, self.total // max(1, len(self.waiting)))
+        return max(2 * self.batch, self.total // max(1, min(4, len(self.waiting))))
 
     @rule(partition=partitions)
     def own(self, partition: Partition) -> None:

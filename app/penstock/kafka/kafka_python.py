@@ -12,8 +12,10 @@ in :data:`PRIVATE`, which a test checks, so that an upgrade that moves one fails
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Collection, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 import structlog
@@ -52,11 +54,17 @@ PRIVATE: Final = (
     "_fetcher._paused_partition_records",
     "_net.run",
     "_subscription.assignment",
+    "_subscription.is_paused",
 )
 
 #: Trap 2: a poll that times out between JoinGroup and SyncGroup wedges or restarts the join.
 #: 0 of 8 starts did so with polls of at least half a second, most did with 50 to 100 ms.
 _JOIN_POLL: Final = 1.0
+
+#: ConsumerRecord → Record without a line of Python a record: this is the hot path.
+_fields: Final = attrgetter("topic", "partition", "offset", "timestamp", "key", "value", "headers")
+_new: Final = tuple.__new__
+_RECORDS: Final = itertools.repeat(Record)
 
 _STATES: Final = {
     MemberState.UNJOINED: Membership.UNJOINED,
@@ -133,7 +141,8 @@ class KafkaPythonEngine:
         """See the port. Retriable client errors are logged and give an empty answer."""
         if self.membership() is not Membership.STABLE or self._needs_rejoin():
             timeout = max(timeout, _JOIN_POLL)
-        self._guard_parked()
+        if self._guard_parked():
+            timeout = 0.0
         try:
             fetched = self._consumer.poll(timeout_ms=round(timeout * 1000), max_records=limit)
         except Exception as error:
@@ -150,18 +159,7 @@ class KafkaPythonEngine:
         self._guard_recreated()
         self._guard_unwatched()
         return {
-            Partition(tp.topic, tp.partition): [
-                Record(
-                    r.topic,
-                    r.partition,
-                    r.offset,
-                    r.timestamp,
-                    r.key,
-                    r.value,
-                    tuple(r.headers) if r.headers else (),
-                )
-                for r in records
-            ]
+            Partition(tp.topic, tp.partition): list(map(_new, _RECORDS, map(_fields, records)))
             for tp, records in fetched.items()
         }
 
@@ -182,7 +180,7 @@ class KafkaPythonEngine:
             log.info("rejoining: the client forgot a rebalance it had begun")
             coordinator.request_rejoin()
 
-    def _guard_parked(self) -> None:
+    def _guard_parked(self) -> bool:
         """Trap 14: what was fetched for a paused partition must come back after ``resume``.
 
         The client parks such records and takes them back when its in-line slot ``is None``.
@@ -190,10 +188,15 @@ class KafkaPythonEngine:
         that flows has been read, the parked ones are neither taken back nor fetched again,
         for ever. Emptying the slot properly is what the client forgot. Only this thread
         changes it.
+
+        Returns whether parked records may flow again: the client takes back one partition a
+        poll and, if that one was not the first it looks at, waits for the network first.
         """
         fetcher = self._consumer._fetcher  # noqa: SLF001 (trap 14)
         if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
             fetcher._next_partition_records = None  # noqa: SLF001
+        paused = self._consumer._subscription.is_paused  # noqa: SLF001
+        return any(not paused(tp) for tp in fetcher._paused_partition_records)  # noqa: SLF001
 
     def _guard_unreadable(self) -> None:
         """Trap 1: a fetch error that was put aside must not meet a paused partition.

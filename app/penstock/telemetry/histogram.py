@@ -6,7 +6,7 @@ one is counted in a worker, travels to the supervisor as JSON and is added up th
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, Final
@@ -40,17 +40,19 @@ class Histogram:
         self.observe_many((value,))
 
     def observe_many(self, values: Iterable[float]) -> None:
-        """Count many values: one pass, no allocation for each of them."""
-        bounds, counts, total = self._bounds, self._counts, self._sum
-        for value in values:
-            if not -_INF < value < _INF:
-                continue
-            if value > 0:
-                counts[bisect_left(bounds, value)] += 1
-                total += value
-            else:
-                counts[bisect_left(bounds, 0.0)] += 1
-        self._sum = total
+        """Count many values: sorted once and cut at the bounds, not looked up one by one."""
+        ordered = sorted(values)
+        if not -_INF < sum(ordered) < _INF:
+            ordered = sorted(value for value in ordered if -_INF < value < _INF)
+        if ordered and ordered[0] < 0:
+            ordered = sorted(max(0.0, value) for value in ordered)
+        before = 0
+        for index, bound in enumerate(self._bounds):
+            upto = bisect_right(ordered, bound)
+            self._counts[index] += upto - before
+            before = upto
+        self._counts[-1] += len(ordered) - before
+        self._sum += sum(ordered)
 
     @property
     def bounds(self) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ log = structlog.get_logger("penstock.worker")
 #: There is no wakeup() in kafka-python: this is how late a drain, or room in the buffer, is
 #: noticed. The engine waits longer by itself while it joins.
 _POLL = 0.1
+_LIMITED_POLL = 0.01
 _FACTS_INTERVAL = 0.5
 _DRAIN_TICK = 0.02
 
@@ -116,9 +117,9 @@ class PollLoop:
                 self._board.beat()
                 self._apply_pauses()
                 full = self._dispatcher.saturated
-                for partition, records in self._engine.poll(
-                    0 if full else _POLL, self._limit
-                ).items():
+                # A partition that is paused comes back in a moment: look more often.
+                patience = 0 if full else _LIMITED_POLL if self._flow_paused else _POLL
+                for partition, records in self._engine.poll(patience, self._limit).items():
                     self._dispatcher.feed(partition, records)
                 self._tend(time.monotonic())
                 if self._dispatcher.fatal is not None:
