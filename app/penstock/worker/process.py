@@ -9,6 +9,7 @@ second, and ends the process if the main thread cannot. Handler threads work
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import threading
@@ -103,6 +104,9 @@ class Worker:
         self._dispatcher.start()
         self._started.wait()
         self._steps.mark("wait")
+        # Records in the buffer make the collector run often; what was imported (some hundred
+        # thousand objects) need not be looked at each time.
+        gc.freeze()
         fatal = loop.consume(lambda: self._order is not None)
         if fatal is not None:
             log.error("ending", reason=str(fatal))
