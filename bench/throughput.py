@@ -15,7 +15,7 @@ from devtools.broker import Admin, Broker
 from devtools.service import Service
 
 PARTITIONS = 12
-ROUNDS = 5
+ROUNDS = 3
 SIZES = {100: 300_000, 1000: 150_000}
 
 _groups = itertools.count()
