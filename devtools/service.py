@@ -87,10 +87,6 @@ class Service:
             )
         return self
 
-    def set_env(self, **env: str) -> None:
-        """Change environment variables for the next start."""
-        self._env |= env
-
     def _environment(self) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
         path = os.pathsep.join([str(_ROOT / "app"), str(_ROOT), env.get("PYTHONPATH", "")])

@@ -93,7 +93,6 @@ class KafkaPythonEngine:
         self._principal = principal_of(settings.sasl_username)
         self._topic_ids: dict[str, object] = {}
         self._sizes: dict[str, int] = {}
-        self._last_commit: _Commit | None = None
         self.closing = False
         options = consumer_options(settings, group, instance)
         # Trap 12: the constructor blocks until a broker answers, or raises at this timeout.
@@ -320,7 +319,6 @@ class KafkaPythonEngine:
             self._consumer.commit_async(_committable(offsets), callback=commit.finished)
         except Exception as error:
             commit.finished(None, error)
-        self._last_commit = commit
         return commit
 
     # -- looking -----------------------------------------------------------------------
