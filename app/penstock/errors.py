@@ -2,6 +2,7 @@
 
     PenstockError
     ├── ConfigError            bad setting, impossible combination, unimportable app   exit 78
+    ├── SidecarMissing         a sidecar to wait for did not come up                    exit 1
     ├── StateDirError          the state directory cannot be used (degrades, never fatal)
     └── KafkaFailure           the cluster refused us for good                         exit 1
         ├── AuthenticationFailed
@@ -34,6 +35,10 @@ class ConfigError(PenstockError):
 
 class StateDirError(PenstockError):
     """The state directory cannot hold the journal. The service goes on without one."""
+
+
+class SidecarMissing(PenstockError):
+    """A sidecar that the service has to wait for did not become ready in time."""
 
 
 class KafkaFailure(PenstockError):

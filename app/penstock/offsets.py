@@ -54,6 +54,14 @@ class Watermark:
         self._beyond.add(offset)
 
     @property
+    def lowest(self) -> int | None:
+        """The first admitted offset that is not finished, ``None`` if all are. From any thread."""
+        try:
+            return self._pending[0]
+        except IndexError:
+            return None
+
+    @property
     def outstanding(self) -> int:
         """How many admitted offsets are not finished."""
         return len(self._pending) - len(self._beyond)

@@ -126,12 +126,19 @@ class Settings(BaseSettings):
     retry_first: Seconds = Field(0.5, description="first delay after a handler raised")
     retry_limit: Seconds = Field(30.0, description="longest delay between tries")
 
+    # -- Beginning ---------------------------------------------------------------------
+    wait_urls: CommaList = Field((), description="sidecar URLs that must answer before consuming")
+    wait_timeout: Seconds = Field(60.0, description="longest wait for them")
+
     # -- Ending ------------------------------------------------------------------------
     drain_timeout: Seconds = Field(25.0, description="budget from request to exit")
     revoke_timeout: Seconds = Field(
         20.0, description="longest wait for work on partitions that move away"
     )
     quit_urls: CommaList = Field((), description="sidecar URLs to POST after the drain")
+    stop_when_caught_up: bool = Field(
+        False, description="batch run: stop once all that was there at the start is done"
+    )
 
     # -- Health ------------------------------------------------------------------------
     handler_timeout: Seconds = Field(300.0, description="liveness: longest single record")
@@ -167,7 +174,7 @@ class Settings(BaseSettings):
         del settings_cls, dotenv_settings, file_secret_settings
         return (env_settings, init_settings)
 
-    @field_validator("bootstrap_servers", "topics", "quit_urls", mode="before")
+    @field_validator("bootstrap_servers", "topics", "wait_urls", "quit_urls", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -188,12 +195,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"{server!r} is not host:port")
         return value
 
-    @field_validator("quit_urls")
+    @field_validator("wait_urls", "quit_urls")
     @classmethod
     def _loopback(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
             if not re.match(r"https?://(localhost|127\.0\.0\.1|\[::1\])[:/]", url):
-                raise ValueError(f"{url!r}: a sidecar is asked to quit on loopback only")
+                raise ValueError(f"{url!r}: a sidecar is asked on loopback only")
         return value
 
     @field_validator("kafka_options")

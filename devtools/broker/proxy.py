@@ -48,6 +48,8 @@ class CutProxy:
         self._wake_read, self._wake_write = socket.socketpair()
         self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._closed = False
+        #: Connections taken so far.
+        self.accepted = 0
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._obey)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._thread = threading.Thread(
@@ -139,6 +141,7 @@ class CutProxy:
             client, _ = self._listener.accept()
         except OSError:
             return  # it went away again
+        self.accepted += 1
         self._links.add(_Link(self._selector, client, self._target, self._links.discard))
 
     def _cut(self, mode: CutMode) -> None:

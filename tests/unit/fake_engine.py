@@ -31,6 +31,8 @@ class FakeEngine:
         self.rebalance = rebalance
         self.log: dict[Partition, list[Record]] = {}
         self.position: dict[Partition, int] = {}
+        #: Ends of the log that are beyond the last record (control records of transactions).
+        self.tail: dict[Partition, int] = {}
         self.paused: set[Partition] = set()
         self.committed: dict[Partition, int] = {}
         self.history: list[tuple[str, dict[Partition, int]]] = []
@@ -130,7 +132,10 @@ class FakeEngine:
 
     def ends(self) -> Mapping[Partition, tuple[int, int]]:
         return {
-            p: (position, self.log[p][-1].offset + 1 if self.log.get(p) else 0)
+            p: (
+                position,
+                self.tail.get(p) or (self.log[p][-1].offset + 1 if self.log.get(p) else 0),
+            )
             for p, position in self.position.items()
         }
 

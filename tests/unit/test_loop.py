@@ -207,12 +207,44 @@ def test_the_supervisor_is_told(make: Make) -> None:
         "assignment": {"orders": [0]},
         "lag": {"orders": {"0": 2}},
         "waiting": 0,
+        "caught_up": False,
         "warnings": [],
     }
     rig.engine.state = Membership.REBALANCING  # a member it stays
     rig.loop._tell()
     assert rig.reports[-1]["joined"]
     assert rig.board.poll_at() is not None
+
+
+def test_lag_counts_what_was_fetched_and_not_finished(make: Make) -> None:
+    work = Work(blocked={(0, 1)})
+    rig = started_rig(make, work=work)
+    rig.take_in(2, started=True)
+    rig.loop._tell()
+    assert rig.reports[-1]["lag"] == {"orders": {"0": 2}}
+    # After the last record of a transaction comes its marker, which is never handed over.
+    work.release()
+    assert rig.dispatcher.wait_idle(PATIENCE)
+    rig.take_in(3)
+    rig.engine.position[ZERO] = 4
+    rig.engine.tail[ZERO] = 4
+    rig.loop._tell()
+    assert rig.reports[-1]["lag"] == {"orders": {"0": 0}}
+
+
+def test_a_batch_run_tells_when_it_has_caught_up(make: Make) -> None:
+    work = Work(blocked={(0, 1)})
+    rig = started_rig(
+        make, work=work, stop_when_caught_up=True, heartbeat_interval=0.01, commit_interval=0.01
+    )
+    rig.take_in(2, started=True)
+    rig.loop._look_if_caught_up(time.monotonic() + 100)
+    rig.loop._look_if_caught_up(time.monotonic() + 200)
+    assert not rig.loop._caught_up
+    work.release()
+    rig.consume_until(lambda: rig.loop._caught_up)
+    assert work.finished[-1].offset == 2
+    assert rig.reports[-1]["caught_up"]
 
 
 # -- a restart's way out ---------------------------------------------------------------

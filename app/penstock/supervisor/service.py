@@ -24,7 +24,7 @@ from penstock import settings as settings_module
 from penstock.budget import Budget
 from penstock.errors import ConfigError
 from penstock.exits import Exit
-from penstock.lifecycle import Kind, Lifecycle, State
+from penstock.lifecycle import Kind, Lifecycle, Request, State
 from penstock.seat import Seat, seat_after
 from penstock.settings import Settings
 from penstock.supervisor import dumps, signals, termination
@@ -216,6 +216,7 @@ class Supervisor:
             self._start_workers()
             self._apply_quiet()
             self._step_reload(now)
+            self._stop_if_caught_up()
             self._measure_gap()
         self._dumps.check(now)
 
@@ -247,6 +248,16 @@ class Supervisor:
             self._reload = None
             with self.lock:
                 self.lifecycle.reloading = False
+
+    def _stop_if_caught_up(self) -> None:
+        """A batch run ends as if somebody had asked it to stop: drained, committed, 0."""
+        assert self.settings is not None
+        assert self._view is not None
+        if not self.settings.stop_when_caught_up or self.lifecycle.reloading:
+            return
+        if self.ever_started and all(c.facts.get("caught_up") for c in self.children.values()):
+            why = "caught up with everything that was there at the start"
+            self._view.ask(Request(Kind.STOP, source="batch", detail="batch", reason=why))
 
     def swap(self, new: Child) -> None:
         """Put a replacement in its predecessor's place."""

@@ -340,14 +340,20 @@ class Dispatcher:
                 if lane is not None:
                     lane.committed = offset
 
-    def positions(self) -> dict[Partition, int]:
-        """Where each owned partition stands, where something was finished."""
+    def unfinished(self) -> dict[Partition, int]:
+        """The first offset that was handed over and is not finished, where there is one.
+
+        A partition that is not here has finished everything up to the client's position.
+        """
         with self._change:
-            return {
-                p: lane.watermark.position
-                for p, lane in self._lanes.items()
-                if lane.watermark.position is not None
-            }
+            found = {}
+            for partition, lane in self._lanes.items():
+                lowest = lane.watermark.lowest
+                if self._plan.batch and lane.chunks:  # of a batch only the last one is admitted
+                    lowest = lane.chunks[0][0].offset
+                if lowest is not None:
+                    found[partition] = lowest
+            return found
 
     # -- Rebalance, on the engine's thread ---------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from penstock import stacks
+from penstock.batch import CaughtUp
 from penstock.board import Board, Working
 from penstock.budget import Budget
 from penstock.errors import CommitRefused, KafkaFailure, PenstockError
@@ -101,6 +102,13 @@ class PollLoop:
         self._commit_due = 0.0
         self._facts_due = 0.0
         self._missing: frozenset[str] = frozenset()
+        settings = plan.settings
+        self._batch = (
+            CaughtUp(settle=2 * settings.heartbeat_interval)
+            if settings.stop_when_caught_up
+            else None
+        )
+        self._caught_up = False
         self._state = "joining"
         self._seat = Seat.LEAVE
         self._restart = False
@@ -159,6 +167,7 @@ class PollLoop:
         if now >= self._facts_due or membership is not self._membership:
             self._facts_due = now + _FACTS_INTERVAL
             self._membership = membership
+            self._look_if_caught_up(now)
             self._tell()
 
     # -- commits -----------------------------------------------------------------------
@@ -348,18 +357,42 @@ class PollLoop:
                 "assignment": assignment,
                 "lag": self._lag(),
                 "waiting": self._dispatcher.waiting,
+                "caught_up": self._caught_up,
                 "warnings": [f"topic {t!r} does not exist" for t in sorted(self._missing)],
             }
         )
 
     def _lag(self) -> dict[str, dict[str, int]]:
         """Records between what is finished and the end of the log, where both are known."""
-        finished = self._dispatcher.positions()
         lag: dict[str, dict[str, int]] = {}
-        for partition, (position, end) in self._engine.ends().items():
-            at = finished.get(partition, position)
+        for partition, (at, end) in self._progress().items():
             lag.setdefault(partition.topic, {})[str(partition.number)] = max(0, end - at)
         return lag
+
+    def _progress(self) -> dict[Partition, tuple[int, int]]:
+        """``(next offset that is not finished, end of the log)``, where both are known.
+
+        A finished record's offset + 1 is not it: what follows may be a transaction's marker,
+        which is never handed over, and the lag would stay at one for ever.
+        """
+        ends = self._engine.ends()
+        unfinished = self._dispatcher.unfinished()
+        return {p: (unfinished.get(p, position), end) for p, (position, end) in ends.items()}
+
+    def _look_if_caught_up(self, now: float) -> None:
+        """Batch runs: tell, once, that everything that was there at the start is finished."""
+        if self._batch is None or self._caught_up or self._dispatcher.is_quiet:
+            return
+        progress = self._progress()
+        self._caught_up = self._batch.look(
+            now,
+            stable=self._membership is Membership.STABLE and not self._missing,
+            assignment=self._engine.assignment(),
+            finished={p: at for p, (at, _) in progress.items()},
+            ends={p: end for p, (_, end) in progress.items()},
+        )
+        if self._caught_up:
+            log.info("caught up: everything that was there at the start is done")
 
     def _watch_topics(self) -> None:
         missing = self._engine.missing_topics() if self._joined else self._missing

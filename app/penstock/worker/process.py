@@ -23,6 +23,7 @@ from penstock import stacks
 from penstock.board import Board
 from penstock.budget import Budget
 from penstock.channel import Channel, Message
+from penstock.errors import PenstockError, SidecarMissing
 from penstock.exits import Exit
 from penstock.kafka.port import Connect
 from penstock.plan import Plan
@@ -33,6 +34,7 @@ from penstock.wake import WakePipe
 from penstock.worker.connect import Connector
 from penstock.worker.dispatch import Dispatcher
 from penstock.worker.loop import Ending, PollLoop
+from penstock.worker.sidecars import wait_for
 
 log = structlog.get_logger("penstock.worker")
 
@@ -81,9 +83,12 @@ class Worker:
         replacement that is connected already shortens the gap of a reload.
         """
         self._control.start()
-        engine = self._connector.connect(self._wake, lambda: self._order is not None)
-        self._steps.mark("connect")
-        failure = self._connector.failure
+        failure: PenstockError | None = self._wait_for_sidecars()
+        engine = None
+        if failure is None:
+            engine = self._connector.connect(self._wake, self._leaving)
+            self._steps.mark("connect")
+            failure = self._connector.failure
         if engine is None:
             if failure is not None:
                 self._channel.send("fatal", code=failure.exit_code, reason=str(failure))
@@ -107,7 +112,7 @@ class Worker:
         # Records in the buffer make the collector run often; what was imported (some hundred
         # thousand objects) need not be looked at each time.
         gc.freeze()
-        fatal = loop.consume(lambda: self._order is not None)
+        fatal = loop.consume(self._leaving)
         if fatal is not None:
             log.error("ending", reason=str(fatal))
             self._channel.send("fatal", code=fatal.exit_code, reason=str(fatal))
@@ -119,6 +124,22 @@ class Worker:
         order = self._order
         ending = loop.drain(order.budget, order.seat, restart=order.restart, fatal=fatal)
         return self._leave(order, ending)
+
+    def _leaving(self) -> bool:
+        return self._order is not None
+
+    def _wait_for_sidecars(self) -> SidecarMissing | None:
+        """Nothing reaches Kafka before the sidecars are up; returns which one is not."""
+        settings = self._plan.settings
+        if settings.wait_urls:
+            self._report({"state": "waiting", "joined": False})
+            try:
+                wait_for(settings.wait_urls, settings.wait_timeout, self._wake, self._leaving)
+            except SidecarMissing as missing:
+                return missing
+            self._report({"state": "connecting", "joined": False})
+            self._steps.mark("sidecars")
+        return None
 
     def _leave(self, order: Order, ending: Ending) -> int:
         """Tell how it ended and go; the last thing a worker does."""
