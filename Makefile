@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test kafka bench docs lint format lock clean
+.PHONY: help demo test kafka bench docs manifests tools lint format lock clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -25,7 +25,7 @@ demo: $(VENV)/demo.stamp ## restart a service under load in three ways, count wh
 
 test: lint ## lint, then run every test this machine can run
 	@echo "test: pytest"
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --maxschedchunk 1 $(ARGS)
 
 kafka: $(VENV)/demo.stamp ## run a Kafka broker on port 9092 until Ctrl-C
 	@$(BIN)/python -m devtools.broker $(ARGS)
@@ -35,6 +35,12 @@ bench: $(VENV)/dev.stamp ## measure throughput and latency on this machine
 
 docs: $(VENV)/dev.stamp ## write the documentation's tables from the code
 	@$(BIN)/python -m devtools.docs
+
+manifests: $(VENV)/dev.stamp ## write what the chart and k8s/ generate from the code
+	@$(BIN)/python -m devtools.manifests
+
+tools: ## build helm, kubeconform, kustomize and the linters that `make test` uses (needs Go)
+	@$(PYTHON) -m devtools.tools build
 
 lint: $(VENV)/dev.stamp ## ruff (rules, format) and mypy --strict
 	@echo "lint: ruff, mypy"
@@ -51,9 +57,10 @@ lock: $(BIN)/python ## resolve requirements/*.lock anew (ARGS=--upgrade: to the 
 	@$(PIP) install uv==$(UV_VERSION)
 	@$(LOCK) --extra dev requirements/build.in -o requirements/dev.lock
 	@$(LOCK) --extra demo -c requirements/dev.lock requirements/build.in -o requirements/demo.lock
-	@$(LOCK) -c requirements/dev.lock -o requirements/runtime.lock
+	@$(LOCK) --extra codecs -c requirements/dev.lock -o requirements/runtime.lock
+	@$(LOCK:pyproject.toml=requirements/build.in) -c requirements/dev.lock -o requirements/build.lock
 
-# All three agree on versions: dev holds the other two, and constrains them. No index, host or
+# All agree on versions: dev holds the others, and constrains them. No index, host or
 # path of the machine that resolves gets into a lock.
 LOCK = $(BIN)/uv pip compile $(ARGS) --quiet --universal --python-version 3.11 --generate-hashes \
 	--annotation-style line \

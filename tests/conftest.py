@@ -35,6 +35,11 @@ def _callers_settings_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The platform's tests last: their tools may still be building (`make tools`)."""
+    items.sort(key=lambda item: "deploy" in Path(item.path).parts)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was not tested here, and why: a green run must not hide it."""
     reasons = Counter(
