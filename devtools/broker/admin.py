@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -59,6 +59,15 @@ _LEADER_MOVES = frozenset(
 )
 """Answers of a broker that has not caught up with the metadata; they pass."""
 
+_COORDINATOR_MOVES = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
+"""The same for groups; a new broker makes the log of the groups when the first is asked for."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -94,9 +103,8 @@ class Admin:
         self, bootstrap: str, *, timeout: float = TIMEOUT, config: Mapping[str, Any] | None = None
     ) -> None:
         self._timeout = timeout
-        self._client = AdminClient(
-            {"bootstrap.servers": bootstrap, **QUIET_CLIENT, **dict(config or {})}
-        )
+        self._config = {"bootstrap.servers": bootstrap, **QUIET_CLIENT, **dict(config or {})}
+        self._client = AdminClient(self._config)
 
     # Topics.
 
@@ -174,15 +182,20 @@ class Admin:
         Raises:
             BrokerTimeout: no answer in time.
         """
-        asked = [
-            ConsumerGroupTopicPartitions(
-                group, [TopicPartition(topic, number) for number in range(self.partitions(topic))]
-            )
-        ]
-        if not asked[0].topic_partitions:
+        asked = [TopicPartition(topic, number) for number in range(self.partitions(topic))]
+        if not asked:
             return {}
-        answers = self._client.list_consumer_group_offsets(asked, request_timeout=self._timeout)
-        found = self._result(answers[group], f"committed offsets of {group}").topic_partitions
+        # Not AdminClient.list_consumer_group_offsets: when the coordinator has moved (a broker
+        # that was restarted), librdkafka 2.16 takes the answer for a consumer's and reads the
+        # group of a client that has none: a segmentation fault in rd_kafka_cgrp_op. A consumer
+        # that never subscribes asks the same and has one.
+        consumer = Consumer({**self._config, "group.id": group})
+        try:
+            found = consumer.committed(asked, timeout=self._timeout)
+        except KafkaException as error:
+            raise self._as_ours(error, f"read the committed offsets of {group}") from error
+        finally:
+            consumer.close()
         return {at.partition: at.offset for at in found if at.offset >= 0}
 
     def group(self, group: str) -> Group:
@@ -191,13 +204,26 @@ class Admin:
         Raises:
             BrokerTimeout: no answer in time.
         """
+        told: list[Group] = []
+
+        def described() -> bool:
+            told.extend(self._describe(group))
+            return bool(told)
+
+        self._until(described, f"the coordinator of {group}")
+        return told[0]
+
+    def _describe(self, group: str) -> list[Group]:
+        """The group, or nothing when it is worth asking again."""
         answers = self._client.describe_consumer_groups([group], request_timeout=self._timeout)
         try:
             found = self._result(answers[group], f"describe group {group}")
         except BrokerError as error:
             # Brokers say so since Kafka 4 (KIP-1043), and "dead" before.
             if _code(error) == KafkaError.GROUP_ID_NOT_FOUND:
-                return Group(ConsumerGroupState.DEAD.name, ())
+                return [Group(ConsumerGroupState.DEAD.name, ())]
+            if _code(error) in _COORDINATOR_MOVES:
+                return []
             raise
         members = tuple(
             Member(
@@ -211,7 +237,7 @@ class Admin:
             )
             for each in found.members
         )
-        return Group(found.state.name, members)
+        return [Group(found.state.name, members)]
 
     def group_members(self, group: str) -> tuple[Member, ...]:
         """Return a group's members, as of now.

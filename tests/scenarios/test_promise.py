@@ -18,7 +18,7 @@ from devtools.broker import Admin, Broker
 from devtools.checker import check
 from devtools.service import Service, worker_pids
 from devtools.stream import Stream
-from tests.scenarios.support import Make, handled, rows, until_handled
+from tests.scenarios.support import Make, rows, until_all_handled, until_handled
 
 PARTITIONS = 12
 SERVICES = 3
@@ -57,7 +57,7 @@ def let_all_be_handled(stream: Stream, services: list[Service], tmp_path: Path) 
     expected, ledger = tmp_path / "expected", tmp_path / "ledger"
     total = stream.stop(expected)
     try:
-        services[0].until(lambda: handled(ledger, total), "all records")
+        until_all_handled(services[0], ledger, total)
     except Exception as error:
         raise AssertionError(str(check(expected, [ledger]))) from error
     for service in services:

@@ -69,7 +69,7 @@ def test_topic_deleted_and_made_again(
     # More than the old topic had: an old position would skip the beginning.
     Stream(broker.bootstrap, topic, 12, rate=1).send(1_200)
     service.until(lambda: lines(ledger) >= 1_800, "all of the new topic's records")
-    service.until_logged("topic was deleted and made again")
+    # Whether the group gave the partitions up meanwhile or not: from the start, nothing twice.
     assert service.stop() == 0
     assert sorted(offset for partition, offset, _ in rows(ledger)[600:] if partition == 0) == list(
         range(100)
