@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from devtools import tools
+from devtools.image import Images, images
+from devtools.rootfs import TreeUnavailable
 from devtools.tools import build
 from tests.conftest import unavailable
 
@@ -21,8 +24,11 @@ _WHERE = {
     "kustomize": _GO,
     "kube-linter": _GO,
     "kube-score": _GO,
+    "compose-config": _GO,
     "promtool": ("promtool", "Debian's package `prometheus` has it"),
+    "prometheus": ("promtool", "Debian's package `prometheus` has it"),
     "buildah": ("buildah", "Debian's package `buildah` has it"),
+    "crun": ("buildah", "Debian's package `crun` has it"),
     "systemd-analyze": ("systemd", "Debian's package `systemd` has it"),
     "systemd-nspawn": ("systemd", "Debian's package `systemd-container` has it"),
     "debootstrap": ("systemd", "Debian's package `debootstrap` has it"),
@@ -43,3 +49,16 @@ def tool() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def built(tool: Callable[[str], Path]) -> Images:
+    """The Dockerfile's image, and images of users' own on top of it."""
+    buildah = tool("buildah")
+    if os.geteuid() != 0:
+        unavailable("buildah", "building without an engine needs root")
+    try:
+        return images(buildah)
+    except TreeUnavailable as error:
+        unavailable("buildah", str(error))
+        raise
