@@ -37,7 +37,14 @@ def _callers_settings_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The platform's tests last: their tools may still be building (`make tools`)."""
-    items.sort(key=lambda item: "deploy" in Path(item.path).parts)
+    items.sort(key=_on_the_platform)
+    for item in items:
+        if _on_the_platform(item) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))  # the first waits for them
+
+
+def _on_the_platform(item: pytest.Item) -> bool:
+    return "deploy" in Path(item.path).parts
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

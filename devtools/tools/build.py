@@ -76,7 +76,8 @@ def _build(go: str, module: Path) -> None:
 
 
 def _digest(module: Path) -> str:
-    parts = [(module / name).read_bytes() for name in ("go.mod", "go.sum")]
+    sources = sorted(module.rglob("*.go"))  # where the tool is a few lines of our own
+    parts = [path.read_bytes() for path in (module / "go.mod", module / "go.sum", *sources)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
