@@ -1,7 +1,7 @@
 """Building the Go tools, each module once for its ``go.mod`` and ``go.sum``.
 
-Three modules, because kube-linter and kube-score want Kubernetes libraries that helm's have
-outgrown. Within one, what the tools share is compiled once.
+As few modules as possible: within one, what the tools share is compiled once. kube-score wants
+Kubernetes libraries that the others' have outgrown, and compose needs none of them.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@
 {{- if eq .Values.restartPolicy "rules" }}
 - restartPolicy=rules: a crash ends the pod, and a new one starts at once: the kubelet's back-off does not slow a crash loop down.
 {{- end }}
+{{- if and (eq .Values.restartPolicy "rules") (eq .Values.workload.kind "StatefulSet") }}
+- restartPolicy=rules in a StatefulSet: its controller deletes a Failed pod at once, and what it exited with goes with it: the alerts see that the pod was away, not why.
+{{- end }}
 {{- if .Values.stopSignal }}
 - stopSignal works only with the cluster's gate ContainerStopSignals on: otherwise a rollout's pods get TERM and exit 0, not {{ include "penstock.restartCode" . }}.
 {{- else if not (or .Values.preStop.enabled .Values.lifecycle.preStop) }}
