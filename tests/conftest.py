@@ -37,14 +37,19 @@ def _callers_settings_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The platform's tests last: their tools may still be building (`make tools`)."""
-    items.sort(key=_on_the_platform)
+    items.sort(key=_how_late)
     for item in items:
-        if _on_the_platform(item) and item.get_closest_marker("timeout") is None:
+        if _how_late(item) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))  # the first waits for them
 
 
-def _on_the_platform(item: pytest.Item) -> bool:
-    return "deploy" in Path(item.path).parts
+#: What needs the Go tools.
+_LAST = frozenset({"test_chart", "test_compose", "test_kubernetes_docs", "test_manifests"})
+
+
+def _how_late(item: pytest.Item) -> int:
+    path = Path(item.path)
+    return ("deploy" in path.parts) + (path.stem in _LAST)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
