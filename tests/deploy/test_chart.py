@@ -298,10 +298,36 @@ def test_what_is_mounted_is_there(values: Path) -> None:
     assert all(any(Path(file).is_relative_to(path) for path in paths) for file in files)
 
 
+@pytest.mark.parametrize(
+    ("more", "own", "others"),
+    [
+        ([], ["x-penstock-7d9f8b6c5-x2x7k"], ["x-penstock-eu-7d9f8b6c5-x2x7k", "x-penstock-eu-0"]),
+        (
+            ["workload.kind=StatefulSet", "staticMembership.enabled=true"],
+            ["x-penstock-0", "x-penstock-12"],
+            ["x-penstock-eu-0", "x-penstock-7d9f8b6c5-x2x7k"],
+        ),
+        (["workload.kind=Job"], ["x-penstock-1-x2x7k"], ["x-penstock-eu-1-x2x7k"]),
+        (
+            ["workload.kind=CronJob", "cronJob.schedule=@daily"],
+            ["x-penstock-29384720-x2x7k"],
+            ["x-penstock-eu-29384720-x2x7k"],
+        ),
+    ],
+)
+def test_alerts_know_their_own_pods(more: list[str], own: list[str], others: list[str]) -> None:
+    wishes = [word for wish in ["prometheusRule.enabled=true", *more] for word in ("--set", wish)]
+    result = template(NEWEST, "-f", MINIMAL, *wishes, "-s", "templates/prometheusrule.yaml")
+    assert result.returncode == 0, result.stderr
+    (pattern,) = set(re.findall(r'pod=~\\?"([^"\\]*)', result.stdout)) - {"%q"}
+    assert all(re.fullmatch(pattern, pod) for pod in own)
+    assert not any(re.fullmatch(pattern, pod) for pod in others)
+
+
 def test_alerts_look_at_their_own_release() -> None:
     rule = find(rendered(MINIMAL.with_name("monitoring.yaml")), "PrometheusRule")
     text = json.dumps(rule["spec"])
-    scope = r"container=\"penstock\",namespace=\"shop\",pod=~\"x-penstock-.*\""
+    scope = r"container=\"penstock\",namespace=\"shop\",pod=~\"x-penstock-[a-z0-9]+-[a-z0-9]{5}\""
     assert text.count(r"container=\"penstock\"") == text.count(scope) > 0
     source = yaml.load((chart.CHART / "files" / "rules.yaml").read_text(), Strict)
     alerts = {r["alert"] for g in source["groups"] for r in g["rules"]}

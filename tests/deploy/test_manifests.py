@@ -186,7 +186,7 @@ def test_monitoring_says_the_same_but_for_the_scope(tool: Tool, tmp_path: Path) 
     assert list(ours[board]["data"].values()) == list(charts[board]["data"].values())
     assert ours[board]["metadata"]["labels"].items() >= {("grafana_dashboard", "1")}
     rule = "PrometheusRule", "penstock"
-    scope = ',namespace="default",pod=~"penstock-.*"'
+    scope = ',namespace="default",pod=~"penstock-[a-z0-9]+-[a-z0-9]{5}"'
     assert scope in str(charts[rule])
     assert without(scope, charts[rule]["spec"]) == ours[rule]["spec"]
 

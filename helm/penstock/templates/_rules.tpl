@@ -1,10 +1,13 @@
 {{/*
 The groups of files/rules.yaml, for this release only: every selector there carries the same
-text, which is replaced. No tpl: the alerts' own templates are Prometheus' business.
+text, which is replaced. No tpl: the alerts' own templates are Prometheus' business. Pods are
+named after their kind, exactly: those of a release "orders-eu" are not those of "orders".
 */}}
 {{- define "penstock.ruleGroups" -}}
 {{- $anchor := `container="penstock"` -}}
-{{- $scope := printf `%s,namespace="%s",pod=~"%s-.*"` $anchor .Release.Namespace (include "penstock.fullname" .) -}}
+{{- $ends := dict "Deployment" "[a-z0-9]+-[a-z0-9]{5}" "StatefulSet" "[0-9]+" -}}
+{{- $end := get $ends .Values.workload.kind | default "[0-9]+-[a-z0-9]{5}" -}}
+{{- $scope := printf `%s,namespace="%s",pod=~"%s-%s"` $anchor .Release.Namespace (include "penstock.fullname" .) $end -}}
 {{- $rules := .Files.Get "files/rules.yaml" | replace $anchor $scope | fromYaml -}}
 {{- $base := .Values.prometheusRule.runbookBaseUrl | trimSuffix "/" -}}
 {{- $groups := list -}}
