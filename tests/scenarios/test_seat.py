@@ -67,8 +67,7 @@ def until_reseated(admin: Admin, group: str, before: Seats, instances: list[str]
     until(reseated, f"new members in the seats of {instances}")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("how", ["USR2", "HUP"])
+@pytest.mark.parametrize(("how", "workers"), [("USR2", 2), ("HUP", 1)])
 def test_restart_in_place_disturbs_nobody(
     make_service: Make,
     broker: Broker,
