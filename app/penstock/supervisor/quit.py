@@ -10,9 +10,10 @@ import http.client
 import threading
 import time
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import structlog
+
+from penstock.http.sidecar import ask
 
 log = structlog.get_logger("penstock.supervisor")
 
@@ -31,14 +32,7 @@ def ask_sidecars(urls: Sequence[str], *, timeout: float) -> None:
 
 
 def _post(url: str, timeout: float) -> None:
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
     try:
-        query = f"?{parts.query}" if parts.query else ""
-        connection.request("POST", (parts.path or "/") + query)
-        log.info("asked a sidecar to quit", url=url, status=connection.getresponse().status)
+        log.info("asked a sidecar to quit", url=url, status=ask("POST", url, timeout=timeout))
     except (OSError, http.client.HTTPException) as error:
         log.warning("a sidecar could not be asked to quit", url=url, error=str(error))
-    finally:
-        connection.close()

@@ -34,7 +34,6 @@ from penstock.wake import WakePipe
 from penstock.worker.connect import Connector
 from penstock.worker.dispatch import Dispatcher
 from penstock.worker.loop import Ending, PollLoop
-from penstock.worker.sidecars import wait_for
 
 log = structlog.get_logger("penstock.worker")
 
@@ -132,6 +131,8 @@ class Worker:
         """Nothing reaches Kafka before the sidecars are up; returns which one is not."""
         settings = self._plan.settings
         if settings.wait_urls:
+            from penstock.worker.sidecars import wait_for  # noqa: PLC0415 (http.client, else unused)
+
             self._report({"state": "waiting", "joined": False})
             try:
                 wait_for(settings.wait_urls, settings.wait_timeout, self._wake, self._leaving)

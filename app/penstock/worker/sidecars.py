@@ -11,11 +11,11 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
 import structlog
 
 from penstock.errors import SidecarMissing
+from penstock.http.sidecar import ask
 
 log = structlog.get_logger("penstock.worker")
 
@@ -54,15 +54,8 @@ def wait_for(
 
 def _ask(url: str) -> str | None:
     """Why the sidecar is not ready, or None."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=_PATIENCE)
     try:
-        query = f"?{parts.query}" if parts.query else ""
-        connection.request("GET", (parts.path or "/") + query)
-        status = connection.getresponse().status
+        status = ask("GET", url, timeout=_PATIENCE)
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
-    finally:
-        connection.close()
     return None if http.client.OK <= status < http.client.MULTIPLE_CHOICES else f"HTTP {status}"
