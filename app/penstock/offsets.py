@@ -9,6 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Position(NamedTuple):
+    """What a group has committed for a partition: the next offset to read, and a text with it.
+
+    The text says what is finished beyond the offset (:mod:`penstock.offset_map`).
+    """
+
+    offset: int
+    metadata: str = ""
 
 
 class Watermark:
@@ -65,3 +76,70 @@ class Watermark:
     def outstanding(self) -> int:
         """How many admitted offsets are not finished."""
         return len(self._pending) - len(self._beyond)
+
+
+class Tracker:
+    """Offsets of one partition that finish in any order, and what to commit of them.
+
+    What finished beyond the position goes into the commit's metadata
+    (:mod:`penstock.offset_map`), so that a crash repeats only what is in neither. Not
+    thread-safe.
+    """
+
+    __slots__ = ("_beyond", "_known", "_open", "_pending", "position")
+
+    def __init__(self, known: Iterable[int] = ()) -> None:
+        """``known``: finished by an earlier owner, from the metadata of its last commit."""
+        self._known = set(known)
+        self._pending: deque[int] = deque()
+        self._open: set[int] = set()
+        self._beyond: set[int] = set()
+        #: Next offset to commit, ``None`` until something was admitted.
+        self.position: int | None = None
+
+    def admit(self, offsets: Iterable[int]) -> list[int]:
+        """Offsets arrived, ascending, each once; returns those that are still to be done."""
+        todo = []
+        for offset in offsets:
+            if self.position is None:
+                self.position = offset
+            self._pending.append(offset)
+            if offset in self._known:
+                self._known.discard(offset)
+                self._beyond.add(offset)
+            else:
+                self._open.add(offset)
+                todo.append(offset)
+        self._advance()
+        return todo
+
+    def done(self, offset: int) -> None:
+        """``offset`` finished.
+
+        Raises:
+            ValueError: it was never admitted, or finished twice.
+        """
+        try:
+            self._open.remove(offset)
+        except KeyError:
+            raise ValueError(f"offset {offset} is not outstanding") from None
+        self._beyond.add(offset)
+        if self._pending[0] == offset:
+            self._advance()
+
+    def _advance(self) -> None:
+        pending, beyond = self._pending, self._beyond
+        while pending and pending[0] in beyond:
+            offset = pending.popleft()
+            beyond.remove(offset)
+            self.position = offset + 1
+
+    @property
+    def beyond(self) -> frozenset[int]:
+        """Finished, but something before them is not."""
+        return frozenset(self._beyond)
+
+    @property
+    def outstanding(self) -> int:
+        """How many admitted offsets are not finished."""
+        return len(self._open)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.offsets import Watermark
+from penstock.offsets import Tracker, Watermark
 
 
 def expected(admitted: list[int], finished: set[int]) -> int | None:
@@ -72,3 +72,43 @@ def test_nothing_finished_is_no_position() -> None:
     assert mark.position is None
     mark.done(7)
     assert mark.position == 10
+
+
+@given(st.data())
+def test_a_tracker_knows_what_is_finished_whatever_the_order(data: st.DataObject) -> None:
+    offsets = sorted(data.draw(st.sets(st.integers(0, 60), min_size=1, max_size=25)))
+    known = data.draw(st.sets(st.sampled_from(offsets)))
+    tracker = Tracker(known)
+    finished, admitted, todo = set[int](), list[int](), list[int]()
+    while todo or admitted != offsets:
+        if admitted != offsets and (not todo or data.draw(st.booleans())):
+            more = offsets[len(admitted) : len(admitted) + data.draw(st.integers(1, 6))]
+            assert tracker.admit(more) == [offset for offset in more if offset not in known]
+            admitted += more
+            finished |= known & set(more)
+            todo += [offset for offset in more if offset not in known]
+        else:
+            offset = todo.pop(data.draw(st.integers(0, len(todo) - 1)))
+            tracker.done(offset)
+            finished.add(offset)
+        missing = [offset for offset in admitted if offset not in finished]
+        assert tracker.outstanding == len(missing)
+        assert tracker.position is not None
+        if missing:
+            assert tracker.position <= missing[0]
+            assert tracker.beyond == {offset for offset in finished if offset > missing[0]}
+        # Nothing that is not finished is ever behind the position.
+        assert all(offset >= tracker.position for offset in missing)
+        assert {o for o in finished if o >= tracker.position} == tracker.beyond
+    assert (tracker.position, tracker.beyond) == (offsets[-1] + 1, frozenset())
+
+
+def test_a_tracker_refuses_what_is_not_outstanding() -> None:
+    tracker = Tracker({4})
+    assert tracker.admit([3, 4, 6]) == [3, 6]
+    tracker.done(6)
+    for offset in (4, 5, 6, 7):
+        with pytest.raises(ValueError, match=f"offset {offset} is not outstanding"):
+            tracker.done(offset)
+    tracker.done(3)
+    assert tracker.position == 7
