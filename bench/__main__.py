@@ -11,7 +11,7 @@ import platform
 import sys
 import time
 
-NAMES = ("throughput", "drain", "gap", "memory")
+NAMES = ("throughput", "kinds", "concurrency", "drain", "gap", "memory", "peers")
 
 
 def main(argv: list[str]) -> int:

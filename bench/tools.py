@@ -21,8 +21,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
-def fill(bootstrap: str, topic: str, partitions: int, count: int, size: int) -> None:
-    """Put ``count`` records of ``size`` bytes into a topic."""
+def fill(
+    bootstrap: str,
+    topic: str,
+    partitions: int,
+    count: int,
+    size: int,
+    *,
+    keys: int = 0,
+    value: bytes = b"0 0",
+) -> None:
+    """Put ``count`` records of ``size`` bytes into a topic, with so many different keys."""
     producer = confluent_kafka.Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -31,11 +40,15 @@ def fill(bootstrap: str, topic: str, partitions: int, count: int, size: int) -> 
             "queue.buffering.max.messages": 500_000,
         }
     )
-    value = b"0 0".ljust(size, b" ")  # what the ledger handler takes for a partition and a number
+    value = value.ljust(size, b" ")  # "0 0": what the ledger handler takes for its two numbers
     for i in range(count):
+        key = str(i % keys).encode() if keys else None
         while True:
             try:
-                producer.produce(topic, value=value, partition=i % partitions)
+                if key is None:
+                    producer.produce(topic, value=value, partition=i % partitions)
+                else:
+                    producer.produce(topic, value=value, key=key)  # its partition follows from it
                 break
             except BufferError:
                 producer.poll(0.1)

@@ -246,8 +246,9 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
     "Work": (
         Panel(
             "Throughput",
-            "Records by outcome: done, retried (the handler raised), dropped (buffered, never "
-            "started) and lost (finished too late to commit); the last two come again.",
+            "Records by outcome: done, retried (the handler raised), dead_lettered, skipped, "
+            "dropped (buffered, never started) and lost (finished too late to commit); the last "
+            "two come again.",
             (
                 (
                     "sum by (topic, outcome) (rate(penstock_records_total[$__rate_interval]))",
@@ -295,6 +296,52 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "PENSTOCK_HANDLER_TIMEOUT liveness fails.",
             (("max by (pod) (penstock_oldest_in_flight_seconds)", "{{pod}}"),),
             unit="s",
+        ),
+    ),
+    "Failures": (
+        Panel(
+            "Failed tries",
+            "By reason: error (the handler raised), timeout (it took too long), poison (no "
+            "further try can help: it goes to the dead letters, or is skipped, or stops).",
+            (
+                (
+                    "sum by (topic, reason) "
+                    "(rate(penstock_record_failures_total[$__rate_interval]))",
+                    "{{topic}} {{reason}}",
+                ),
+            ),
+            unit="cps",
+        ),
+        Panel(
+            "Dead letters",
+            "Sent, by the topic of the record. One that failed holds its record, and is sent "
+            "again: look for a missing topic or permission.",
+            (
+                (
+                    "sum by (topic, outcome) "
+                    "(increase(penstock_dead_letter_sends_total[$__rate_interval]))",
+                    "{{topic}} {{outcome}}",
+                ),
+            ),
+            more=_BARS,
+        ),
+        Panel(
+            "Waiting for another try",
+            "Records whose handler raised, until their back-off is over; the rest of their "
+            "partition, or key, waits behind them.",
+            (("sum by (pod) (penstock_retrying_records)", "{{pod}}"),),
+        ),
+        Panel(
+            "Circuit breakers",
+            "Workers whose breaker is open or probing, and how often it opened: what the handler "
+            "needs is broken, rather than the records.",
+            (
+                ("sum by (group) (penstock_breaker_open)", "{{group}} open"),
+                (
+                    "sum by (group) (increase(penstock_breaker_opened_total[$__rate_interval]))",
+                    "{{group}} opened",
+                ),
+            ),
         ),
     ),
     "Group and broker": (

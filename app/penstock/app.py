@@ -1,34 +1,51 @@
-"""What a user's program is made of: an :class:`App` with a handler subscribed to topics."""
+"""What a user's program is made of: an :class:`App` with handlers subscribed to topics."""
 
 from __future__ import annotations
 
-import inspect
-import types
-import typing
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeVar
 
+from penstock.batching import Batch
+from penstock.breaker import Breaker
 from penstock.errors import ConfigError
-from penstock.record import Record
+from penstock.policy import Last, Retry, stop
+from penstock.signature import Handler, Kind, kind_of, name_of
 
-Handler = Callable[[Any], object]
 H = TypeVar("H", bound=Handler)
+
+
+class Order(StrEnum):
+    """What is handled one after another; everything else side by side."""
+
+    PARTITION = "partition"
+    KEY = "key"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A handler and what it reads.
-
-    ``batch``: the handler takes a ``list[Record]`` (records of one partition, in order)
-    instead of one ``Record``.
-    """
+    """A handler, what it reads, and how."""
 
     handler: Handler
+    kind: Kind
     topics: tuple[str, ...]
+    pattern: str | None
     group: str | None
     concurrency: int
-    batch: bool
+    order: Order
+    retry: Retry
+    then: Last
+    timeout: float | None
+    breaker: Breaker | None
+    batch: Batch
+
+    @property
+    def name(self) -> str:
+        """The handler's name."""
+        return name_of(self.handler)
 
 
 class App:
@@ -49,57 +66,86 @@ class App:
         self.subscriptions: list[Subscription] = []
 
     def subscribe(
-        self, *topics: str, group: str | None = None, concurrency: int = 1
+        self,
+        *topics: str,
+        pattern: str | None = None,
+        group: str | None = None,
+        concurrency: int = 1,
+        order_by: str = Order.PARTITION,
+        retry: Retry | None = None,
+        then: Last | None = None,
+        timeout: float | None = None,
+        breaker: Breaker | None = None,
+        batch: Batch | None = None,
     ) -> Callable[[H], H]:
-        """Register a handler for ``topics``.
+        """Register a handler for ``topics``, or for all topics whose names match ``pattern``.
 
         ``group``: the consumer group, unless ``PENSTOCK_GROUP_ID`` is set.
-        ``concurrency``: handler threads in each worker. Records of one partition are
-        handled one after the other; threads work on different partitions.
+        ``concurrency``: handlers at work at the same time in each worker.
+        ``order_by``: what is handled one after another: the records of a ``partition``, those
+        of a ``key`` within a partition, or ``none``.
+        ``retry``, ``then``: what becomes of a record whose handler raised. Without them it is
+        tried for ever, and one that can never succeed stops the service.
+        ``timeout``: seconds that the handler may take; longer counts as having raised
+        :class:`~penstock.errors.HandlerTimeout`.
+        ``breaker``: pause, and try one record at a time, when too many fail.
+        ``batch``: how large the lists of a ``list[…]`` handler are.
 
         Raises:
-            ConfigError: an ``async`` handler, or one that does not take one argument.
+            ConfigError: a handler or a combination that could never work.
         """
         if concurrency < 1:
             raise ConfigError(f"concurrency must be at least 1, got {concurrency}")
+        if timeout is not None and timeout <= 0:
+            raise ConfigError(f"timeout={timeout}: seconds, above 0")
+        try:
+            order = Order(order_by)
+        except ValueError:
+            names = ", ".join(f'"{o}"' for o in Order)
+            raise ConfigError(f"order_by={order_by!r} is none of {names}") from None
+        _check_topics(topics, pattern)
 
         def register(handler: H) -> H:
+            kind = kind_of(handler)
+            if batch is not None and not kind.batch:
+                raise ConfigError(f"handler {name_of(handler)} takes no list: batch= is for those")
+            if kind.batch and order is not Order.PARTITION:
+                raise ConfigError(
+                    f"handler {name_of(handler)} takes batches, which are of one partition, in "
+                    f'its order: order_by="{order}" is for handlers of single records'
+                )
             self.subscriptions.append(
-                Subscription(handler, topics, group, concurrency, _takes_batch(handler))
+                Subscription(
+                    handler=handler,
+                    kind=kind,
+                    topics=topics,
+                    pattern=pattern,
+                    group=group,
+                    concurrency=concurrency,
+                    order=order,
+                    retry=retry or Retry(),
+                    then=then or stop(),
+                    timeout=timeout,
+                    breaker=breaker,
+                    batch=batch or Batch(),
+                )
             )
             return handler
 
         return register
 
 
-def _takes_batch(handler: Handler) -> bool:
-    """Whether the handler's one argument is annotated ``list[Record]``."""
-    name = getattr(handler, "__qualname__", repr(handler))
-    call = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004 (an object's method has the annotations)
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call):
-        raise ConfigError(f"handler {name} is async; this version runs plain functions")
-    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
-        raise ConfigError(f"handler {name} yields: nothing would ever run it")
-    required = [
-        p
-        for p in inspect.signature(handler).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if len(required) != 1 or required[0].kind is inspect.Parameter.KEYWORD_ONLY:
-        raise ConfigError(f"handler {name} must take exactly one argument, the record")
+def _check_topics(topics: tuple[str, ...], pattern: str | None) -> None:
+    given: tuple[object, ...] = topics  # what people write is not always what is annotated
+    wrong = [t for t in given if not isinstance(t, str)]
+    if wrong:
+        hint = ": write @app.subscribe(…)" if callable(wrong[0]) else ""
+        raise ConfigError(f"subscribe takes topic names, not {wrong[0]!r}{hint}")
+    if pattern is None:
+        return
+    if topics:
+        raise ConfigError("subscribe takes either topics or pattern=, not both")
     try:
-        hint = typing.get_type_hints(call).get(required[0].name, Record)
-    except Exception:  # imported for type checkers only: its text still tells a list
-        text = str(required[0].annotation).strip("'\"").removeprefix("typing.").lower()
-        return text == "list" or text.startswith("list[")
-    origin = typing.get_origin(hint)
-    if origin is list:
-        return True
-    if hint in (Record, Any, object) or origin in (types.UnionType, typing.Union):
-        return False
-    if hint is list:
-        return True
-    raise ConfigError(
-        f"handler {name} takes {getattr(hint, '__name__', hint)}; this version hands over "
-        "Record or list[Record]"
-    )
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"pattern={pattern!r} is not a regular expression: {error}") from error

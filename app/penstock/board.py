@@ -137,15 +137,18 @@ class Board:
 class Slot:
     """Where one handler thread writes what it holds."""
 
-    __slots__ = ("_at", "_map")
+    __slots__ = ("_at", "_map", "_topic")
 
     def __init__(self, memory: mmap.mmap, at: int) -> None:
         self._map = memory
         self._at = at
+        self._topic = ""
 
     def enter(self, topic: str) -> None:
         """The thread turns to a partition of ``topic``; once per batch, not per record."""
-        _TOPIC.pack_into(self._map, self._at + _TOPIC_AT, topic.encode())
+        if topic != self._topic:
+            self._topic = topic
+            _TOPIC.pack_into(self._map, self._at + _TOPIC_AT, topic.encode())
 
     def hold(
         self, since: float, offset: int, partition: int, count: int, key: bytes | None

@@ -88,24 +88,29 @@ class Circuit:
         """When an open breaker lets a probe through; ``None`` if it is not open."""
         return self._opens_again_at if self.state is BreakerState.OPEN else None
 
-    def finished(self, now: float, *, ok: bool) -> None:
-        """An attempt ended. What was started before it opened counts no more once it is open."""
-        match self.state:
-            case BreakerState.CLOSED:
-                self._count(ok)
-                enough = len(self._recent) == self._breaker.window
-                if enough and self._failed >= self._breaker.share * self._breaker.window:
-                    self._open(now)
-            case BreakerState.PROBING if ok:
-                self.state = BreakerState.CLOSED
-                self._pause = self._breaker.pause
-                self._recent.clear()
-                self._failed = 0
-            case BreakerState.PROBING:
-                self._pause = min(self._breaker.limit, self._pause * 2)
+    def finished(self, now: float, *, ok: bool, probe: bool = False) -> None:
+        """An attempt ended. What was started before it opened counts no more afterwards.
+
+        ``probe``: it was the one that :meth:`may_start` granted while probing.
+        """
+        if probe:
+            if self.state is BreakerState.PROBING:
+                self._probed(now, ok=ok)
+        elif self.state is BreakerState.CLOSED:
+            self._count(ok)
+            enough = len(self._recent) == self._breaker.window
+            if enough and self._failed >= self._breaker.share * self._breaker.window:
                 self._open(now)
-            case BreakerState.OPEN:
-                pass
+
+    def _probed(self, now: float, *, ok: bool) -> None:
+        if ok:
+            self.state = BreakerState.CLOSED
+            self._pause = self._breaker.pause
+            self._recent.clear()
+            self._failed = 0
+        else:
+            self._pause = min(self._breaker.limit, self._pause * 2)
+            self._open(now)
 
     def probe_abandoned(self) -> None:
         """The probe never ran (its partition went): another may."""

@@ -9,7 +9,7 @@ from typing import Final
 from penstock import settings as settings_module
 from penstock.http.token import configured_token
 from penstock.loading import load_app
-from penstock.plan import plan as make_plan
+from penstock.plan import plans
 
 _SECRET: Final = re.compile("password|secret|token|credential|config", re.IGNORECASE)
 
@@ -24,7 +24,7 @@ def rows(target: str) -> list[tuple[str, str, str]]:
         ConfigError: naming everything that is wrong.
     """
     app = load_app(target)
-    plan = make_plan(app)
+    plan = plans(app)[0]
     configured_token(plan.settings)
     subscribed = {
         "PENSTOCK_GROUP_ID": plan.group,

@@ -9,7 +9,13 @@
         ├── AuthorizationFailed
         ├── Fenced             another process took this group.instance.id
         └── Unreadable         corrupt batch, or a compression codec that is not installed
+    Poison                     raised by a handler: this record will never succeed
+    └── Undecodable            the value is not what the handler's annotation says
+    HandlerTimeout             a record took longer than its time limit
     CommitRefused              a commit that must be tried again once the group is stable
+    NotSent                    a topic did not take a record (dead letter, replay)
+    ├── TooLarge               it takes none of that size
+    └── Unconfirmed            no broker confirmed it in time; it may be there or not
 
 ``exit_code`` on the class is the status that a process which dies of it returns.
 """
@@ -66,3 +72,35 @@ class Unreadable(KafkaFailure):
 
 class CommitRefused(PenstockError):
     """A commit did not take (rebalance, coordinator moving): keep polling and try again."""
+
+
+class Poison(PenstockError):
+    """Raise it in a handler when no further try can help; the record goes where ``then`` says.
+
+    A batch handler can name the culprit: ``Poison("no amount", index=3)`` is about the fourth
+    record of its list, and the others are handed over again without it.
+    """
+
+    def __init__(self, reason: str = "", *, index: int | None = None) -> None:
+        super().__init__(reason)
+        self.index = index
+
+
+class Undecodable(Poison):
+    """A record's value is not what the handler's annotation says."""
+
+
+class HandlerTimeout(PenstockError, TimeoutError):
+    """The handler took longer than the subscription's ``timeout``."""
+
+
+class NotSent(PenstockError):
+    """A topic did not take a record. The text names the topic and the remedy."""
+
+
+class TooLarge(NotSent):
+    """The topic takes no record of that size."""
+
+
+class Unconfirmed(NotSent):
+    """No broker confirmed the record in time: it may be in the topic or not."""

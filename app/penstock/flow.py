@@ -17,12 +17,16 @@ _RESUME_ALL = 0.75
 
 
 class Flow:
-    """Counts of waiting records, and the pauses that follow. Not thread-safe."""
+    """Counts of waiting records and bytes, and the pauses that follow. Not thread-safe."""
 
-    def __init__(self, *, total: int, batch: int) -> None:
-        """``total``: records waiting at most; ``batch``: the most one poll can bring."""
+    def __init__(self, *, total: int, batch: int, size: int) -> None:
+        """``total``: records waiting at most; ``batch``: the most one poll can bring.
+
+        ``size``: bytes waiting at most. One poll more may come on top of either.
+        """
         self._total = max(total, batch)
         self._batch = batch
+        self._size = size
         self._waiting: dict[Partition, int] = {}
         self._held: set[Partition] = set()
         self._over: set[Partition] = set()
@@ -33,6 +37,8 @@ class Flow:
         self._fresh: set[Partition] = set()
         self._everything = False
         self.waiting = 0
+        self.bytes = 0
+        self._bytes: dict[Partition, int] = {}
 
     def own(self, partition: Partition) -> None:
         """A partition came; it flows."""
@@ -43,35 +49,46 @@ class Flow:
     def disown(self, partition: Partition) -> None:
         """A partition went, with whatever was waiting."""
         self.waiting -= self._waiting.pop(partition, 0)
+        self.bytes -= self._bytes.pop(partition, 0)
         for group in (self._held, self._over, self._paused, self._changed, self._fresh):
             group.discard(partition)
 
-    def add(self, partition: Partition, count: int) -> None:
-        """``count`` records wait."""
+    def add(self, partition: Partition, count: int, size: int) -> None:
+        """``count`` records of ``size`` bytes together wait."""
         waiting = self._waiting[partition] = self._waiting[partition] + count
+        held = self._bytes[partition] = self._bytes.get(partition, 0) + size
         self.waiting += count
-        if waiting >= self._share and partition not in self._over:
+        self.bytes += size
+        if partition not in self._over and (
+            waiting >= self._share or held >= self._size // self._parts
+        ):
             self._over.add(partition)
             self._changed.add(partition)
 
-    def take(self, partition: Partition, count: int) -> None:
+    def take(self, partition: Partition, count: int, size: int) -> None:
         """``count`` records wait no more. A partition that went is ignored."""
         if partition not in self._waiting:
             return
         waiting = self._waiting[partition] = self._waiting[partition] - count
+        held = self._bytes[partition] = self._bytes[partition] - size
         self.waiting -= count
-        if partition in self._over and waiting <= self._share // 2:
+        self.bytes -= size
+        if (
+            partition in self._over
+            and waiting <= self._share // 2
+            and held <= self._size // self._parts // 2
+        ):
             self._over.discard(partition)
             self._changed.add(partition)
 
     def hold(self, partition: Partition) -> None:
-        """The partition waits for a retry: fetch nothing for it meanwhile."""
+        """The partition waits (for a retry, for room in its map): fetch nothing meanwhile."""
         if partition in self._waiting:
             self._held.add(partition)
             self._changed.add(partition)
 
     def release(self, partition: Partition) -> None:
-        """The retry is due."""
+        """It waits no more."""
         if partition in self._held:
             self._held.discard(partition)
             self._changed.add(partition)
@@ -88,15 +105,21 @@ class Flow:
         A quarter of the total (all of it for an only one), so that slow partitions leave room
         for the others; at least two polls, or every poll would pause what it just brought.
         """
-        return max(2 * self._batch, self._total // max(1, min(4, len(self._waiting))))
+        return max(2 * self._batch, self._total // self._parts)
+
+    @property
+    def _parts(self) -> int:
+        return max(1, min(4, len(self._waiting)))
 
     def changes(self) -> tuple[Collection[Partition], Collection[Partition]]:
         """``(to pause, to resume)`` since the last call; cheap when nothing changed."""
         before = self._everything
         if self._everything:
-            self._everything = self.waiting > self._total * _RESUME_ALL
+            self._everything = (
+                self.waiting > self._total * _RESUME_ALL or self.bytes > self._size * _RESUME_ALL
+            )
         else:
-            self._everything = self.waiting >= self._total
+            self._everything = self.waiting >= self._total or self.bytes >= self._size
         if self._everything == before and not self._changed:
             return (), ()
         looked_at = self._waiting if self._everything != before else self._changed

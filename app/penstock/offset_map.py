@@ -115,7 +115,7 @@ def _forms(position: int, offsets: list[int]) -> Iterator[bytes]:
 
 def _number(value: int) -> bytes:
     out = bytearray()
-    while value > 0x7F:
+    while value > 0x7F:  # noqa: PLR2004 (LEB128: seven bits a byte)
         out.append(value & 0x7F | 0x80)
         value >>= 7
     out.append(value)
@@ -127,7 +127,7 @@ def _numbers(raw: bytes) -> Iterator[int]:
     for byte in raw:
         value |= (byte & 0x7F) << shift
         shift += 7
-        if byte < 0x80:
+        if byte < 0x80:  # noqa: PLR2004 (LEB128: the last byte of a number)
             yield value
             value = shift = 0
     if shift:

@@ -1,15 +1,17 @@
-"""The offset watermark of one partition: how far everything is finished.
+"""How far a partition is finished, and what is finished beyond.
 
 Kafka keeps one number per partition and group, the *next* offset to read. Committing it says
 "everything before is done". Offsets are not contiguous (compaction, transaction markers), so
-the watermark remembers which offsets were handed out instead of counting.
+what was handed out is remembered instead of counted.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from penstock.offset_map import fits
 
 
 class Position(NamedTuple):
@@ -22,62 +24,6 @@ class Position(NamedTuple):
     metadata: str = ""
 
 
-class Watermark:
-    """Offsets handed out and finished, and the position that may be committed.
-
-    ``admit`` is called by the thread that polls, ``done`` by the one that handles. The two
-    ends of the deque belong to one thread each, so the sequential path (one handler at a
-    time in a partition) needs no lock: ``deque`` operations are atomic in CPython.
-    Finishing out of order from several threads needs the caller's lock.
-    """
-
-    __slots__ = ("_beyond", "_pending", "position")
-
-    def __init__(self) -> None:
-        self._pending: deque[int] = deque()
-        self._beyond: set[int] = set()
-        #: Next offset to commit, ``None`` until something finished.
-        self.position: int | None = None
-
-    def admit(self, offsets: Iterable[int]) -> None:
-        """Offsets were handed out for work, ascending, each once."""
-        self._pending.extend(offsets)
-
-    def done(self, offset: int) -> None:
-        """``offset`` finished. The position moves once everything before it has, too.
-
-        Raises:
-            ValueError: the offset was never admitted, or finished twice.
-        """
-        pending = self._pending
-        if pending and pending[0] == offset:
-            pending.popleft()
-            position = offset + 1
-            beyond = self._beyond
-            while beyond and pending and pending[0] in beyond:
-                position = pending.popleft()
-                beyond.remove(position)
-                position += 1
-            self.position = position
-            return
-        if offset in self._beyond or offset not in pending:
-            raise ValueError(f"offset {offset} is not outstanding")
-        self._beyond.add(offset)
-
-    @property
-    def lowest(self) -> int | None:
-        """The first admitted offset that is not finished, ``None`` if all are. From any thread."""
-        try:
-            return self._pending[0]
-        except IndexError:
-            return None
-
-    @property
-    def outstanding(self) -> int:
-        """How many admitted offsets are not finished."""
-        return len(self._pending) - len(self._beyond)
-
-
 class Tracker:
     """Offsets of one partition that finish in any order, and what to commit of them.
 
@@ -86,16 +32,19 @@ class Tracker:
     thread-safe.
     """
 
-    __slots__ = ("_beyond", "_known", "_open", "_pending", "position")
+    __slots__ = ("_beyond", "_farthest", "_known", "_open", "_pending", "position", "version")
 
     def __init__(self, known: Iterable[int] = ()) -> None:
         """``known``: finished by an earlier owner, from the metadata of its last commit."""
         self._known = set(known)
+        self._farthest = max(self._known, default=-1)
         self._pending: deque[int] = deque()
         self._open: set[int] = set()
         self._beyond: set[int] = set()
         #: Next offset to commit, ``None`` until something was admitted.
         self.position: int | None = None
+        #: Counts what changed: as long as it stands still, so does what is to be committed.
+        self.version = 0
 
     def admit(self, offsets: Iterable[int]) -> list[int]:
         """Offsets arrived, ascending, each once; returns those that are still to be done."""
@@ -113,6 +62,25 @@ class Tracker:
         self._advance()
         return todo
 
+    def room(self, offsets: Sequence[int]) -> int:
+        """How many of ``offsets`` (ascending) may be handed out now, without overflow.
+
+        Asked first, so that whatever finishes of them fits into a commit's metadata. One is
+        always let through when none is open: it is the next position, not beyond it.
+        """
+        position = offsets[0] if self.position is None else self.position
+        beyond = len(self._pending) + len(self._known)
+        if fits(position, max(offsets[-1], self._farthest), beyond + len(offsets)):
+            return len(offsets)
+        low, high = 0 if self._open else 1, len(offsets) - 1
+        while low < high:  # what does not fit for n does not fit for more
+            middle = (low + high + 1) // 2
+            if fits(position, max(offsets[middle - 1], self._farthest), beyond + middle):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
     def done(self, offset: int) -> None:
         """``offset`` finished.
 
@@ -124,6 +92,7 @@ class Tracker:
         except KeyError:
             raise ValueError(f"offset {offset} is not outstanding") from None
         self._beyond.add(offset)
+        self.version += 1
         if self._pending[0] == offset:
             self._advance()
 
@@ -133,11 +102,20 @@ class Tracker:
             offset = pending.popleft()
             beyond.remove(offset)
             self.position = offset + 1
+            self.version += 1
 
     @property
     def beyond(self) -> frozenset[int]:
-        """Finished, but something before them is not."""
-        return frozenset(self._beyond)
+        """Finished at or beyond the position, also what an earlier owner finished there."""
+        position = self.position or 0
+        if self._known and min(self._known) < position:  # compacted away since, never to come
+            self._known = {offset for offset in self._known if offset >= position}
+        return frozenset(self._beyond | self._known)
+
+    @property
+    def lowest(self) -> int | None:
+        """The first admitted offset that is not finished, ``None`` if all are."""
+        return self._pending[0] if self._pending else None
 
     @property
     def outstanding(self) -> int:

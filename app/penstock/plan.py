@@ -1,4 +1,4 @@
-"""What a worker is to do: the application's code with the settings applied to it.
+"""What the workers are to do: the application's code with the settings applied to it.
 
 Apart from :mod:`penstock.app`, so that ``import penstock`` stays quick: the client commands
 run as exec hooks and need no settings.
@@ -9,25 +9,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock import settings as settings_module
-from penstock.app import App, Handler
+from penstock.app import App, Order, Subscription
+from penstock.batching import Batch
 from penstock.errors import ConfigError
+from penstock.policy import Policy, Then
 from penstock.settings import Settings
+from penstock.signature import Handler, Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a worker does: an app's subscription with the settings applied to it."""
+    """What one worker does: a subscription with the settings applied to it.
+
+    ``topics`` is empty when ``pattern`` names them.
+    """
 
     settings: Settings
     handler: Handler
+    kind: Kind
     topics: tuple[str, ...]
+    pattern: str | None
     group: str
     concurrency: int
-    batch: bool
+    order: Order
+    policy: Policy
+    batch: Batch
+    #: The handler's name.
+    name: str = "handler"
+
+    @property
+    def reads(self) -> str:
+        """The topics, or the pattern, for people."""
+        return ", ".join(self.topics) if self.topics else f"/{self.pattern}/"
 
 
-def plan(app: App) -> Plan:
-    """Combine the app's code with the environment.
+def plans(app: App) -> tuple[Plan, ...]:
+    """Combine the app's code with the environment: a plan for each subscription, in order.
 
     Raises:
         ConfigError: naming what is missing or wrong, and the remedy.
@@ -38,22 +55,49 @@ def plan(app: App) -> Plan:
             'the app has no handler: decorate one with @app.subscribe("topic", group="name")'
         )
     if len(app.subscriptions) > 1:
-        raise ConfigError(
-            f"the app has {len(app.subscriptions)} subscriptions; this version runs one per "
-            "app: give the others an app, and a service, of their own"
-        )
-    subscription = app.subscriptions[0]
+        for name, value in (
+            ("PENSTOCK_TOPICS", settings.topics),
+            ("PENSTOCK_GROUP_ID", settings.group_id),
+        ):
+            if value:
+                raise ConfigError(
+                    f"{name} is set, but the app has {len(app.subscriptions)} subscriptions, and "
+                    "it cannot tell which is meant: name topics and groups in the code"
+                )
+    return tuple(_plan(subscription, settings) for subscription in app.subscriptions)
+
+
+def _plan(subscription: Subscription, settings: Settings) -> Plan:
     topics = settings.topics or subscription.topics
-    if not topics:
+    pattern = None if settings.topics else subscription.pattern
+    if not topics and pattern is None:
         raise ConfigError("no topics: name them in @app.subscribe(…) or PENSTOCK_TOPICS")
     group = settings.group_id or subscription.group
     if not group:
         raise ConfigError("no consumer group: set PENSTOCK_GROUP_ID or subscribe(group=…)")
+    if subscription.then.then is Then.DEAD_LETTER and subscription.then.topic in topics:
+        raise ConfigError(
+            f"handler {subscription.name} reads {subscription.then.topic!r} and would put its "
+            "dead letters there, to read them again: name another topic"
+        )
     return Plan(
         settings=settings,
         handler=subscription.handler,
+        kind=subscription.kind,
         topics=topics,
+        pattern=pattern,
         group=group,
         concurrency=settings.concurrency or subscription.concurrency,
+        order=subscription.order,
+        policy=Policy(
+            retry=subscription.retry,
+            then=subscription.then,
+            backoff=subscription.retry.backoff(
+                first=settings.retry_first, limit=settings.retry_limit
+            ),
+            timeout=subscription.timeout,
+            breaker=subscription.breaker,
+        ),
         batch=subscription.batch,
+        name=subscription.name,
     )

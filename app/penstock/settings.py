@@ -116,11 +116,14 @@ class Settings(BaseSettings):
     # -- Work --------------------------------------------------------------------------
     workers: int = Field(1, ge=1, le=256, description="worker processes")
     concurrency: int | None = Field(
-        None, ge=1, le=1024, description="handler threads a worker; overrides the code's"
+        None, ge=1, le=1024, description="handlers at work in a worker; overrides the code's"
     )
     max_poll_records: int = Field(500, ge=1, le=100_000, description="records a fetch hands over")
     buffer_records: int = Field(
         8_000, ge=1, le=10_000_000, description="records waiting in a worker at most"
+    )
+    buffer_bytes: int = Field(
+        64_000_000, ge=1, description="bytes waiting in a worker at most, and one fetch more"
     )
     commit_interval: Seconds = Field(1.0, description="between asynchronous commits")
     retry_first: Seconds = Field(0.5, description="first delay after a handler raised")

@@ -5,37 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
 
 from devtools.service import free_port
 from penstock.kafka.kafka_python import KafkaPythonEngine
-from penstock.record import Partition
 from penstock.settings import load
-
-
-class Nothing:
-    """A worker to which no partition ever comes."""
-
-    def assigned(self, partitions: Collection[Partition]) -> bool:
-        raise AssertionError(partitions)
-
-    def revoking(self, partitions: Collection[Partition]) -> None:
-        raise AssertionError(partitions)
-
-    def settled(self, partitions: Collection[Partition]) -> bool:
-        raise AssertionError(partitions)
-
-    def committable(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
-        raise AssertionError(partitions)
-
-    def revoked(self, partitions: Collection[Partition], *, committed: bool) -> None:
-        raise AssertionError(partitions, committed)
-
-    def lost(self, partitions: Collection[Partition]) -> None:
-        raise AssertionError(partitions)
+from tests.integration.member import Notebook
 
 
 def open_files() -> int:
@@ -45,7 +22,7 @@ def open_files() -> int:
 def attempt(port: int) -> None:
     settings = load({"bootstrap_servers": f"127.0.0.1:{port}"})
     with pytest.raises(TimeoutError, match="ECONNREFUSED"):
-        KafkaPythonEngine(settings, ("orders",), "billing", None, Nothing(), 0.3)
+        KafkaPythonEngine(settings, ("orders",), "billing", None, Notebook(), 0.3)
 
 
 def test_tries_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:

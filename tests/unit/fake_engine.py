@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
 from penstock.kafka.port import Membership, Rebalance
+from penstock.offsets import Position
 from penstock.record import Partition, Record
 from penstock.seat import Seat
 
 
 class FakeCommit:
-    def __init__(self, offsets: Mapping[Partition, int]) -> None:
+    def __init__(self, offsets: Mapping[Partition, Position]) -> None:
         self.offsets = dict(offsets)
         self.result: Exception | bool = False
 
@@ -34,8 +35,8 @@ class FakeEngine:
         #: Ends of the log that are beyond the last record (control records of transactions).
         self.tail: dict[Partition, int] = {}
         self.paused: set[Partition] = set()
-        self.committed: dict[Partition, int] = {}
-        self.history: list[tuple[str, dict[Partition, int]]] = []
+        self.committed: dict[Partition, Position] = {}
+        self.history: list[tuple[str, dict[Partition, Position]]] = []
         self.refusals: deque[Exception] = deque()
         self.always_refuse: Exception | None = None
         self.async_held = False
@@ -53,9 +54,10 @@ class FakeEngine:
 
     def assign(self, *partitions: Partition) -> None:
         for partition in partitions:
-            self.position[partition] = self.committed.get(partition, 0)
+            known = self.committed.get(partition)
+            self.position[partition] = known.offset if known else 0
             self.paused.discard(partition)
-        if self.rebalance.assigned(partitions):
+        if self.rebalance.assigned({p: self.committed.get(p) for p in partitions}):
             self.paused.update(partitions)
 
     def lose(self, *partitions: Partition) -> None:
@@ -93,7 +95,7 @@ class FakeEngine:
                 commit.result = True
         self._under_way.clear()
 
-    def _take(self, offsets: Mapping[Partition, int]) -> None:
+    def _take(self, offsets: Mapping[Partition, Position]) -> None:
         assert set(offsets) <= set(self.position), "committed what is not owned"
         self.committed.update(offsets)
 
@@ -107,7 +109,7 @@ class FakeEngine:
         if partition in self.position:
             self.position[partition] = offset
 
-    def commit(self, offsets: Mapping[Partition, int], timeout: float) -> None:
+    def commit(self, offsets: Mapping[Partition, Position], timeout: float) -> None:
         assert self.closed is None, "committed after close"
         assert timeout > 0
         self.history.append(("sync", dict(offsets)))
@@ -117,7 +119,7 @@ class FakeEngine:
             raise self.refusals.popleft()
         self._take(offsets)
 
-    def commit_soon(self, offsets: Mapping[Partition, int]) -> FakeCommit:
+    def commit_soon(self, offsets: Mapping[Partition, Position]) -> FakeCommit:
         assert not self._under_way, "one at a time"
         self.history.append(("async", dict(offsets)))
         commit = FakeCommit(offsets)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.plan import Plan
+from penstock.app import App
+from penstock.batching import Batch
+from penstock.breaker import Breaker
+from penstock.plan import Plan, plans
+from penstock.policy import Last, Retry
 from penstock.record import Partition, Record
 from penstock.settings import Settings
 
@@ -20,16 +25,36 @@ def make_settings(**values: Any) -> Settings:
 
 
 def make_plan(
-    handler: Callable[[Any], object], *, concurrency: int = 1, batch: bool = False, **values: Any
+    handler: Callable[[Any], object],
+    *,
+    concurrency: int = 1,
+    batch: bool | Batch = False,
+    order_by: str = "partition",
+    retry: Retry | None = None,
+    then: Last | None = None,
+    timeout: float | None = None,
+    breaker: Breaker | None = None,
+    **values: Any,
 ) -> Plan:
-    return Plan(
-        settings=make_settings(**values),
-        handler=handler,
-        topics=("orders",),
+    """A plan for ``handler``; ``batch`` has it called with lists, whatever its signature says."""
+    app = App(**{"bootstrap_servers": "broker:9092", **values})
+    app.subscribe(
+        "orders",
         group="billing",
         concurrency=concurrency,
-        batch=batch,
-    )
+        order_by=order_by,
+        retry=retry,
+        then=then,
+        timeout=timeout,
+        breaker=breaker,
+    )(handler)
+    [plan] = plans(app)
+    if batch:
+        bounds = batch if isinstance(batch, Batch) else plan.batch
+        plan = dataclasses.replace(
+            plan, kind=dataclasses.replace(plan.kind, batch=True), batch=bounds
+        )
+    return plan
 
 
 def orders(number: int) -> Partition:

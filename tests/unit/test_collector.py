@@ -32,6 +32,11 @@ NAMES = {
     "penstock_last_exit_info": ("code", "name", "planned", "reason"),
     "penstock_worker_exits_total": ("code", "name", "planned"),
     "penstock_restart_requests_total": ("source",),
+    "penstock_record_failures_total": ("topic", "reason"),
+    "penstock_dead_letter_sends_total": ("topic", "outcome"),
+    "penstock_retrying_records": (),
+    "penstock_breaker_open": ("group",),
+    "penstock_breaker_opened_total": ("group",),
     "penstock_drain_duration_seconds": (),
     "penstock_restart_gap_seconds": (),
     "penstock_records_total": ("topic", "outcome"),
@@ -234,6 +239,33 @@ def test_workers_present_and_retired_are_added_up(accept: str) -> None:
     assert get(series, "penstock_restart_requests_total", source="http") == 5
     # A scrape only looks.
     assert retired.records["orders"]["done"] == 100
+
+
+@both
+def test_breakers_are_told_by_group_and_counted_beyond_their_worker(accept: str) -> None:
+    retired, first = Tally(), Tally()
+    retired.breaker_opened("billing")
+    first.breaker_opened("billing")
+    first.failure("orders", "poison")
+    first.dead_letter("orders", "failed")
+    facts = replace(
+        FRESH,
+        retired=retired,
+        workers=(
+            worker(0, tally=first, group="billing", breaker_closed=False, retrying=2),
+            worker(1, group="billing", retrying=1),
+            worker(2, group="audit"),
+        ),
+    )
+    series = parsed(facts, accept)
+    assert get(series, "penstock_breaker_open", group="billing") == 1
+    assert get(series, "penstock_breaker_open", group="audit") == 0
+    assert get(series, "penstock_breaker_opened_total", group="billing") == 2
+    assert get(series, "penstock_breaker_opened_total", group="audit") == 0
+    assert get(series, "penstock_retrying_records") == 3
+    assert get(series, "penstock_record_failures_total", topic="orders", reason="poison") == 1
+    assert get(series, "penstock_record_failures_total", topic="orders", reason="timeout") == 0
+    assert get(series, "penstock_dead_letter_sends_total", topic="orders", outcome="failed") == 1
 
 
 @both

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.net.manager import KafkaConnectionManager
 
 from penstock.settings import Settings
 
@@ -61,6 +62,19 @@ def consumer_options(settings: Settings, group: str, instance: str | None) -> di
         # ever (trap 1). Handlers get bytes.
     }
     return options
+
+
+def producer_options(settings: Settings) -> dict[str, Any]:
+    """Options of the connection that records are produced on.
+
+    Of ``PENSTOCK_KAFKA_OPTIONS``, which are a consumer's, those that are about connections.
+    """
+    options: dict[str, Any] = {
+        key: _tuples(value)
+        for key, value in settings.kafka_options.items()
+        if key in KafkaConnectionManager.DEFAULT_CONFIG
+    }
+    return options | client_options(settings)
 
 
 def _ms(seconds: float) -> int:

@@ -25,6 +25,7 @@ def connector(plan: Plan, index: int) -> Connect:
             instance_id(plan.settings.instance_id, index),
             rebalance,
             timeout,
+            pattern=plan.pattern,
         )
 
     return connect

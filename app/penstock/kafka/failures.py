@@ -66,13 +66,28 @@ def translate(error: BaseException, *, principal: str, group: str) -> PenstockEr
         case k.CorruptRecordError():
             return Unreadable(f"a record batch is corrupt and cannot be read: {_named(error)}")
         case k.UnsupportedCodecError() | NotImplementedError():
-            return Unreadable(f"{_named(error)}: install penstock[codecs]")
+            return Unreadable(_codec(str(error)))
+        case k.OffsetMetadataTooLargeError():
+            return KafkaFailure(
+                "the broker refuses the texts that go with commits: its "
+                "offset.metadata.max.bytes must be at least 4096, which is Kafka's default"
+            )
         case _ if isinstance(error, _TRY_AGAIN):
             return CommitRefused(f"{type(error).__name__}: {error}")
         case k.KafkaError():
             return KafkaFailure(f"{type(error).__name__}: {error}")
         case _:
             return KafkaFailure(f"the Kafka client failed: {type(error).__name__}: {error}")
+
+
+def _codec(said: str) -> str:
+    found = re.search("gzip|snappy|lz4|zstd", said, re.IGNORECASE)
+    if found is None:
+        return f"{said}: this version's Kafka client does not know that codec"
+    return (
+        f"records are compressed with {found[0].lower()}, whose library is not installed: "
+        "pip install 'penstock[codecs]'"
+    )
 
 
 def _named(error: BaseException) -> str:

@@ -4,9 +4,13 @@ The numbers in comments ("trap 2") are those of the project's list of verified k
 3.0 traps, told in ``docs/kafka-python.md``.
 
 Two threads meet here. The worker's poll loop calls the methods; the client's I/O thread
-calls the rebalance listener and sends the heartbeats. The private parts of kafka-python that
-are used (``_coordinator``, ``_cluster``, ``_fetcher``, ``_net``, ``_subscription``) are named
-in :data:`PRIVATE`, which a test checks, so that an upgrade that moves one fails loudly.
+calls the rebalance listener, while ``poll`` or ``close`` waits for it, and sends the
+heartbeats. The private parts of kafka-python that are used here and beside
+(``_coordinator``, ``_cluster``, ``_fetcher``, ``_net``, ``_subscription``) are named in
+:data:`PRIVATE`, which a test checks, so that an upgrade that moves one fails loudly.
+
+Beside: :mod:`~penstock.kafka.topics` (names or a pattern), :mod:`~penstock.kafka.restore`
+(what was committed for partitions that come), :mod:`~penstock.kafka.guards` (the traps).
 """
 
 from __future__ import annotations
@@ -26,40 +30,56 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.net.wakeup_notifier import WakeupNotifier
 from kafka.structs import MemberState, OffsetAndMetadata
 
-from penstock.errors import AuthorizationFailed, CommitRefused, KafkaFailure, Unreadable
+from penstock.errors import CommitRefused, KafkaFailure
 from penstock.kafka.config import client_options, consumer_options
 from penstock.kafka.failures import principal_of, translate
+from penstock.kafka.guards import Guards
 from penstock.kafka.net import NetClient
 from penstock.kafka.port import Commit, Membership, Rebalance
+from penstock.kafka.restore import Restore
+from penstock.kafka.topics import Topics
+from penstock.offsets import Position
 from penstock.record import Partition, Record
 from penstock.seat import Seat
 from penstock.settings import Settings
 
 log = structlog.get_logger("penstock.kafka")
 
-#: Private attributes this module reaches into, as dotted paths from the consumer.
+#: Private attributes that are reached into, as dotted paths from the consumer.
 PRIVATE: Final = (
     "_client._manager._auth_failures",
     "_client._manager._connect",
+    "_client._manager._net.sleep",
+    "_client._manager.call_soon",
     "_client._manager.wait_for",
+    "_cluster._last_successful_refresh_ms",
     "_cluster.partitions_for_topic",
     "_cluster.request_update",
     "_cluster.topic_id",
     "_cluster.unauthorized_topics",
     "_coordinator._heartbeat_enabled",
+    "_coordinator._manager",
+    "_coordinator._send_offset_fetch_request",
+    "_coordinator.ensure_coordinator_ready_async",
     "_coordinator.need_rejoin",
     "_coordinator.request_rejoin",
+    "_coordinator.state",
     "_fetcher._next_in_line_exception_metadata",
     "_fetcher._next_partition_records",
     "_fetcher._paused_partition_records",
     "_net.run",
     "_subscription.assignment",
     "_subscription.is_paused",
+    "_subscription.seek",
+    "_subscription.subscribed_pattern",
 )
 
 #: Trap 2: a poll that times out between JoinGroup and SyncGroup wedges or restarts the join.
 #: 0 of 8 starts did so with polls of at least half a second, most did with 50 to 100 ms.
 _JOIN_POLL: Final = 1.0
+
+#: How long the group waits for us to find out what it committed; then polls go on asking.
+_RESTORE: Final = 5.0
 
 #: ConsumerRecord → Record without a line of Python a record: this is the hot path.
 _fields: Final = attrgetter("topic", "partition", "offset", "timestamp", "key", "value", "headers")
@@ -84,22 +104,31 @@ class KafkaPythonEngine:
         instance: str | None,
         rebalance: Rebalance,
         timeout: float,
+        *,
+        pattern: str | None = None,
     ) -> None:
         self._settings = settings
-        self._topics = frozenset(topics)
+        self._topics = Topics(topics, pattern)
         self._group = group
         self._instance = instance
         self._rebalance = rebalance
         self._principal = principal_of(settings.sasl_username)
-        self._topic_ids: dict[str, object] = {}
-        self._sizes: dict[str, int] = {}
         self.closing = False
         options = consumer_options(settings, group, instance)
         # Trap 12: the constructor blocks until a broker answers, or raises at this timeout.
         options["bootstrap_timeout_ms"] = max(1, round(timeout * 1000))
         self._consumer, self._client = self._open(options)
         self._notifier = WakeupNotifier(self._consumer._net)  # noqa: SLF001 (trap 4)
-        self._consumer.subscribe(topics=sorted(topics), listener=_Listener(self))
+        self._guards = Guards(
+            self._consumer,
+            self._client,
+            self._topics,
+            self._failure,
+            static=instance is not None,
+        )
+        self._restore = Restore(self._consumer)
+        self._asking: Any = None
+        self._topics.subscribe(self._consumer, _Listener(self))
         self._know_topics(min(timeout, 2.0))
 
     def _know_topics(self, timeout: float) -> None:
@@ -138,146 +167,78 @@ class KafkaPythonEngine:
 
     def poll(self, timeout: float, limit: int) -> Mapping[Partition, list[Record]]:
         """See the port. Retriable client errors are logged and give an empty answer."""
-        if self.membership() is not Membership.STABLE or self._needs_rejoin():
+        if self._guards.joining():
             timeout = max(timeout, _JOIN_POLL)
-        if self._guard_parked():
+        if self._guards.parked():
             timeout = 0.0
+        self._restore_rest()
         try:
             fetched = self._consumer.poll(timeout_ms=round(timeout * 1000), max_records=limit)
         except Exception as error:
-            failure = self._failure(error)
+            failure = self._guards.raised(error)
             if isinstance(failure, KafkaFailure):
                 raise failure from error
             log.warning("kafka poll failed, going on", error=str(error))
             return {}
-        self._guard_wedge()
-        self._guard_refused()
-        self._guard_fenced()
-        self._guard_unreadable()
-        self._guard_unauthorized()
-        self._guard_recreated()
-        self._guard_unwatched()
+        again = self._begin_again(self._guards.look())
         return {
-            Partition(tp.topic, tp.partition): list(map(_new, _RECORDS, map(_fields, records)))
+            partition: list(map(_new, _RECORDS, map(_fields, records)))
             for tp, records in fetched.items()
+            if (partition := Partition(tp.topic, tp.partition)) not in again
         }
 
-    def _needs_rejoin(self) -> bool:
-        return bool(self._consumer._coordinator.need_rejoin())  # noqa: SLF001 (trap 2)
-
-    def _guard_wedge(self) -> None:
-        """Trap 2, the group-leader wedge.
-
-        A rejoin that metadata started (not a heartbeat) is forgotten when ``poll`` times out
-        in the middle of it: the leader's new snapshot says "nothing to rejoin for", nobody
-        awaits the SyncGroup, heartbeats stay off and ``poll`` returns nothing for ever.
-        "Rebalancing, but no need to rejoin" is that contradiction; asking for a rejoin makes
-        the next ``poll`` await the join under way, or start it again.
-        """
-        coordinator = self._consumer._coordinator  # noqa: SLF001 (trap 2)
-        if self.membership() is Membership.REBALANCING and not coordinator.need_rejoin():
-            log.info("rejoining: the client forgot a rebalance it had begun")
-            coordinator.request_rejoin()
-
-    def _guard_parked(self) -> bool:
-        """Trap 14: what was fetched for a paused partition must come back after ``resume``.
-
-        The client parks such records and takes them back when its in-line slot ``is None``.
-        A slot that was read to its end is empty but not ``None``; so when the last partition
-        that flows has been read, the parked ones are neither taken back nor fetched again,
-        for ever. Emptying the slot properly is what the client forgot. Only this thread
-        changes it.
-
-        Returns whether parked records may flow again: the client takes back one partition a
-        poll and, if that one was not the first it looks at, waits for the network first.
-        """
-        fetcher = self._consumer._fetcher  # noqa: SLF001 (trap 14)
-        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
-            fetcher._next_partition_records = None  # noqa: SLF001
-        paused = self._consumer._subscription.is_paused  # noqa: SLF001
-        return any(not paused(tp) for tp in fetcher._paused_partition_records)  # noqa: SLF001
-
-    def _guard_unreadable(self) -> None:
-        """Trap 1: a fetch error that was put aside must not meet a paused partition.
-
-        When other records came in the same ``poll``, the client keeps the error for the next
-        one. If the partition is paused then, the error is dropped and a later ``poll`` spins
-        on the broken batch without ever returning. So it is told now.
-        """
-        aside = self._consumer._fetcher._next_in_line_exception_metadata  # noqa: SLF001 (trap 1)
-        if aside is None:
-            return
-        failure = self._failure(aside.exception)
-        if isinstance(failure, KafkaFailure):
-            where = str(Partition(*aside.partition))
-            said = str(failure)
-            raise Unreadable(said if where in said else f"{where}: {said}") from aside.exception
-
-    def _guard_refused(self) -> None:
-        """Trap 15: credentials that a broker refuses at a reconnect are not told by ``poll``."""
-        if self._client.refused is not None:
-            raise self._failure(self._client.refused)
-
-    def _guard_fenced(self) -> None:
-        """Trap 7: a fenced static member stays "stable" and polls on, but its heart stands still.
-
-        Nothing else stops the heartbeats of a stable member; without work to commit, nothing
-        else tells.
-        """
-        coordinator = self._consumer._coordinator  # noqa: SLF001 (trap 7)
-        if (
-            self._instance is not None
-            and self.membership() is Membership.STABLE
-            and not coordinator._heartbeat_enabled  # noqa: SLF001 (trap 7)
-            and not coordinator.need_rejoin()
-        ):
-            raise self._failure(k.FencedInstanceIdError())
-
-    def _guard_unauthorized(self) -> None:
-        """A topic that may not be described never gets partitions, and poll says nothing."""
-        refused = self._topics & set(self._consumer._cluster.unauthorized_topics)  # noqa: SLF001
-        if refused:
-            failure = self._failure(k.TopicAuthorizationFailedError(refused))
-            raise (
-                failure if isinstance(failure, KafkaFailure) else AuthorizationFailed(str(failure))
-            )
-
-    def _guard_recreated(self) -> None:
-        """A topic that was deleted and made again has the same name and another log.
-
-        The client fetches by name, so an old position would silently skip the new log's
-        beginning. Its id (KIP-516) tells them apart.
-        """
-        cluster = self._consumer._cluster  # noqa: SLF001 (no public access to topic ids)
-        for topic in self._topics:
-            found = cluster.topic_id(topic)
-            if found is None or found == self._topic_ids.get(topic):
-                continue
-            known, self._topic_ids[topic] = self._topic_ids.get(topic), found
-            again = [p for p in self.assignment() if p.topic == topic]
-            if known is None or not again:
-                continue
+    def _begin_again(self, topics: frozenset[str]) -> frozenset[Partition]:
+        """Read what we own of topics that were deleted and made again from the start."""
+        if not topics:
+            return frozenset()
+        again = frozenset(p for p in self.assignment() if p.topic in topics)
+        for topic in sorted({p.topic for p in again}):
             log.warning("topic was deleted and made again: reading it from its start", topic=topic)
-            self._rebalance.lost(again)
-            for partition in again:
-                self.seek(partition, 0)
-            self._paused_if(again, pause=self._rebalance.assigned(again))
+        if announced := self._restore.forget(again):
+            self._rebalance.lost(announced)
+        self.pause(again)
+        for partition in again:
+            self.seek(partition, 0)
+        self._announce(dict.fromkeys(sorted(again)))
+        return again
 
-    def _guard_unwatched(self) -> None:
-        """Trap 16: after a static member's restart nobody may watch for new partitions.
+    # -- partitions that came ----------------------------------------------------------
 
-        Only the group's leader does, and a leader that takes its seat again is not told that
-        it still is one (that needs JoinGroup v9, KIP-814; kafka-python speaks v7).
+    async def added(self, partitions: Collection[Partition]) -> None:
+        """Partitions came: find out what the group committed for them, then announce them.
+
+        Awaits only what the I/O thread itself resolves, and not for long: a coordinator that
+        cannot tell now is asked again by :meth:`poll`.
         """
-        if self._instance is None or self.membership() is not Membership.STABLE:
-            return
-        cluster = self._consumer._cluster  # noqa: SLF001
-        sizes = {t: len(cluster.partitions_for_topic(t) or ()) for t in self._topics}
-        if sizes != self._sizes:
-            known, self._sizes = self._sizes, sizes
-            if known:
-                log.info("rejoining: the number of partitions changed", partitions=sizes)
-                self._consumer._coordinator.request_rejoin()  # noqa: SLF001
+        # Paused first: a resume that comes between the answer and a pause would be undone.
+        self.pause(partitions)
+        before = self.assignment().difference(partitions)
+        self._guards.owns_first({p.topic for p in partitions} - {p.topic for p in before})
+        self._restore.expect(partitions)
+        try:
+            self._announce(self._restore.settle(await self._restore.ask(_RESTORE)))
+        except k.KafkaError as error:  # asked again by poll, which tells it if it is for good
+            log.info("could not read what the group committed", error=str(error))
+
+    def _restore_rest(self) -> None:
+        """Go on asking for what :meth:`added` could not find out; never waits."""
+        if not self._restore.waiting:
+            self._asking = None
+        elif self._asking is None:
+            self._asking = self._client._manager.call_soon(self._restore.ask, _RESTORE)  # noqa: SLF001 (traps 3 and 4)
+        elif self._asking.is_done:
+            asked, self._asking = self._asking, None
+            if asked.exception is not None:
+                failure = self._failure(asked.exception)
+                if isinstance(failure, KafkaFailure):
+                    raise failure from asked.exception
+                log.warning("could not read what the group committed", error=str(failure))
+            else:
+                self._announce(self._restore.settle(asked.value))
+
+    def _announce(self, known: Mapping[Partition, Position | None]) -> None:
+        if known and not self._rebalance.assigned(known):
+            self.resume(known)
 
     # -- flow --------------------------------------------------------------------------
 
@@ -287,30 +248,28 @@ class KafkaPythonEngine:
 
     def resume(self, partitions: Collection[Partition]) -> None:
         """See the port."""
-        self._consumer.resume(*self._owned(partitions))
-
-    def _paused_if(self, partitions: Collection[Partition], *, pause: bool) -> None:
-        (self.pause if pause else self.resume)(partitions)
+        waits_for = self._restore.waits_for
+        self._consumer.resume(*self._owned([p for p in partitions if not waits_for(p)]))
 
     def _owned(self, partitions: Collection[Partition]) -> list[Any]:
-        owned = self._consumer.assignment()
+        owned = self._consumer._subscription.assignment  # noqa: SLF001 (assignment() copies it all)
         return [tp for p in partitions if (tp := TopicPartition(*p)) in owned]
 
     def seek(self, partition: Partition, offset: int) -> None:
         """See the port. A partition that is not owned any more is ignored."""
         for tp in self._owned([partition]):
-            self._consumer.seek(tp, offset)
+            self._consumer._subscription.seek(tp, offset)  # noqa: SLF001 (as above)
 
     # -- committing --------------------------------------------------------------------
 
-    def commit(self, offsets: Mapping[Partition, int], timeout: float) -> None:
+    def commit(self, offsets: Mapping[Partition, Position], timeout: float) -> None:
         """See the port."""
         try:
             self._consumer.commit(_committable(offsets), timeout_ms=max(1, round(timeout * 1000)))
         except Exception as error:
             raise self._failure(error) from error
 
-    def commit_soon(self, offsets: Mapping[Partition, int]) -> Commit:
+    def commit_soon(self, offsets: Mapping[Partition, Position]) -> Commit:
         """See the port."""
         commit = _Commit(self)
         try:
@@ -339,10 +298,14 @@ class KafkaPythonEngine:
                 found[Partition(tp.topic, tp.partition)] = (state.position.offset, state.highwater)
         return found
 
+    def topics(self) -> frozenset[str]:
+        """See the port."""
+        return self._topics.now()
+
     def missing_topics(self) -> frozenset[str]:
         """See the port. ``partitions_for_topic`` of the consumer would block on a request."""
         cluster = self._consumer._cluster  # noqa: SLF001
-        return frozenset(t for t in self._topics if not cluster.partitions_for_topic(t))
+        return frozenset(t for t in self._topics.named if not cluster.partitions_for_topic(t))
 
     # -- rebalances, on the client's I/O thread ----------------------------------------
 
@@ -356,6 +319,9 @@ class KafkaPythonEngine:
         Awaits only things that the I/O thread itself resolves (traps 3 and 4): heartbeats go
         on, and the group waits for this member no longer than ``revoke_timeout``.
         """
+        partitions = self._restore.forget(partitions)
+        if not partitions:
+            return
         self._rebalance.revoking(partitions)
         deadline = time.monotonic() + (0 if self.closing else self._settings.revoke_timeout)
         while not self._rebalance.settled(partitions):
@@ -367,7 +333,7 @@ class KafkaPythonEngine:
         committed = not offsets or await self._commit_revoked(offsets)
         self._rebalance.revoked(partitions, committed=committed)
 
-    async def _commit_revoked(self, offsets: Mapping[Partition, int]) -> bool:
+    async def _commit_revoked(self, offsets: Mapping[Partition, Position]) -> bool:
         deadline = time.monotonic() + (1.0 if self.closing else 5.0)
         while True:
             try:
@@ -378,6 +344,10 @@ class KafkaPythonEngine:
                 left = max(0.1, deadline - time.monotonic())
                 await self._client._manager.wait_for(commit, left * 1000)  # noqa: SLF001
             except k.RetriableError as error:
+                if isinstance(error, k.UnknownTopicOrPartitionError):
+                    offsets = self._still_there(offsets)
+                    if not offsets:
+                        return True
                 if time.monotonic() >= deadline:
                     log.warning("commit at revocation failed", error=str(error))
                     return False
@@ -388,16 +358,15 @@ class KafkaPythonEngine:
             else:
                 return True
 
-    def added(self, partitions: Collection[Partition]) -> None:
-        """Partitions came."""
-        # Paused first: a resume that comes between the answer and a pause would be undone.
-        self.pause(partitions)
-        if not self._rebalance.assigned(partitions):
-            self.resume(partitions)
+    def _still_there(self, offsets: Mapping[Partition, Position]) -> Mapping[Partition, Position]:
+        """Without the topics that were deleted: nothing can be committed, or come again, there."""
+        found = self._consumer._cluster.partitions_for_topic  # noqa: SLF001 (the public one blocks)
+        return {p: at for p, at in offsets.items() if found(p.topic)}
 
     def gone(self, partitions: Collection[Partition]) -> None:
         """Partitions were lost."""
-        self._rebalance.lost(partitions)
+        if announced := self._restore.forget(partitions):
+            self._rebalance.lost(announced)
 
     # -- closing -----------------------------------------------------------------------
 
@@ -474,7 +443,7 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-p
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
         try:
-            self._engine.added(_ours(assigned))
+            await self._engine.added(_ours(assigned))
         except Exception:
             log.exception("taking partitions in failed")
 
@@ -495,5 +464,8 @@ def _ours(partitions: Any) -> list[Partition]:
     return sorted(Partition(tp.topic, tp.partition) for tp in partitions)
 
 
-def _committable(offsets: Mapping[Partition, int]) -> dict[Any, Any]:
-    return {TopicPartition(*p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}
+def _committable(offsets: Mapping[Partition, Position]) -> dict[Any, Any]:
+    return {
+        TopicPartition(*p): OffsetAndMetadata(at.offset, at.metadata, -1)
+        for p, at in offsets.items()
+    }

@@ -29,6 +29,8 @@ class NetClient(KafkaNetClient):  # type: ignore[misc] # kafka-python has no typ
     def __init__(self, **options: Any) -> None:
         net = NetworkSelector(**options)
         super().__init__(net, _Manager(net, **options), **options)
+        # Trap 17: the option never gets here, so a topic that is only asked for is created.
+        self.cluster.config["allow_auto_create_topics"] = False
 
     @property
     def refused(self) -> Exception | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from typing import Protocol
 
+from penstock.offsets import Position
 from penstock.record import Partition, Record
 from penstock.seat import Seat
 
@@ -24,13 +25,19 @@ class Membership(StrEnum):
 
 
 class Rebalance(Protocol):
-    """What the worker does when partitions come and go. Called on the engine's own thread.
+    """What the worker does when partitions come and go.
 
-    Nothing here may raise or block: the engine's thread also sends the heartbeats.
+    Called on the engine's own thread while ``poll`` or ``close`` waits for it, or from within
+    ``poll``. Nothing here may raise or block: the engine's thread also sends the heartbeats.
+    A partition that goes before it was announced by :meth:`assigned` is never mentioned.
     """
 
-    def assigned(self, partitions: Collection[Partition]) -> bool:
-        """Partitions were added. Returns whether they must be paused (quiet, draining)."""
+    def assigned(self, partitions: Mapping[Partition, Position | None]) -> bool:
+        """Partitions were added, and this is what the group has committed for them.
+
+        ``None``: nothing. The client need not start there: an offset that the log does not
+        have any more is reset. Returns whether they must be paused (quiet, draining).
+        """
         ...
 
     def revoking(self, partitions: Collection[Partition]) -> None:
@@ -41,7 +48,7 @@ class Rebalance(Protocol):
         """Whether nothing is in flight on them any more."""
         ...
 
-    def committable(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+    def committable(self, partitions: Collection[Partition]) -> Mapping[Partition, Position]:
         """What is finished on them and not yet committed."""
         ...
 
@@ -78,15 +85,15 @@ class Engine(Protocol):
         ...
 
     def resume(self, partitions: Collection[Partition]) -> None:
-        """Fetch from these again; unknown partitions are ignored."""
+        """Fetch from these again; partitions that are unknown, or not announced, are ignored."""
         ...
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Read ``partition`` from ``offset`` next."""
         ...
 
-    def commit(self, offsets: Mapping[Partition, int], timeout: float) -> None:
-        """Commit the next offsets to read and wait for the broker's word.
+    def commit(self, offsets: Mapping[Partition, Position], timeout: float) -> None:
+        """Commit the next offsets to read, with their texts, and wait for the broker's word.
 
         Raises:
             CommitRefused: not now (rebalance, coordinator moving, timeout).
@@ -94,7 +101,7 @@ class Engine(Protocol):
         """
         ...
 
-    def commit_soon(self, offsets: Mapping[Partition, int]) -> Commit:
+    def commit_soon(self, offsets: Mapping[Partition, Position]) -> Commit:
         """Commit without waiting. One at a time: commits must arrive in order."""
         ...
 
@@ -110,8 +117,12 @@ class Engine(Protocol):
         """``(next offset to fetch, end of the log)`` for partitions where both are known."""
         ...
 
+    def topics(self) -> frozenset[str]:
+        """Topics that are subscribed now; under a pattern, those that match it now."""
+        ...
+
     def missing_topics(self) -> frozenset[str]:
-        """Subscribed topics that the cluster does not have."""
+        """Topics subscribed by name that the cluster does not have."""
         ...
 
     def wake(self) -> None:

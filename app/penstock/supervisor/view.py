@@ -178,6 +178,7 @@ class View:
         working = child.board.working()
         polled = child.board.poll_at()
         lag = child.facts.get("lag", {})
+        work = child.facts.get("work", {})
         return collector.WorkerFacts(
             index=child.index,
             tally=child.tally,
@@ -186,6 +187,9 @@ class View:
             in_flight=sum(w.count for w in working),
             oldest_in_flight=now - working[0].since if working else None,
             poll_age=None if polled is None else max(0.0, now - polled),
+            group=child.hello.group if child.hello else "",
+            retrying=int(work.get("retrying", 0)),
+            breaker_closed=work.get("breaker", "closed") == "closed",
         )
 
 

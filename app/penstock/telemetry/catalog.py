@@ -16,12 +16,14 @@ from penstock.lifecycle import ORDER
 Kind = Literal["counter", "gauge", "histogram", "info"]
 
 #: What became of a record. One that was finished counts once: as done or as lost.
-RecordOutcome = Literal["done", "retried", "dropped", "lost"]
+RecordOutcome = Literal["done", "retried", "dead_lettered", "skipped", "dropped", "lost"]
+FailureReason = Literal["error", "timeout", "poison"]
 CommitOutcome = Literal["ok", "failed"]
 RebalanceEvent = Literal["assigned", "revoked", "lost"]
 RestartSource = Literal["signal", "http", "prestop"]
 
 RECORD_OUTCOMES: Final[tuple[RecordOutcome, ...]] = get_args(RecordOutcome)
+FAILURE_REASONS: Final[tuple[FailureReason, ...]] = get_args(FailureReason)
 COMMIT_OUTCOMES: Final[tuple[CommitOutcome, ...]] = get_args(CommitOutcome)
 REBALANCE_EVENTS: Final[tuple[RebalanceEvent, ...]] = get_args(RebalanceEvent)
 RESTART_SOURCES: Final[tuple[RestartSource, ...]] = get_args(RestartSource)
@@ -128,10 +130,42 @@ RESTART_GAP: Final = Metric(
 RECORDS: Final = Metric(
     "penstock_records_total",
     "counter",
-    "Records by outcome: done (the handler returned), retried (it raised), dropped (buffered "
-    "but never started; will be delivered again), lost (finished, but the partition had been "
+    "Records by outcome: done (the handler returned), retried (it raised), dead_lettered (given "
+    "up on, in the dead-letter topic), skipped (given up on), dropped (buffered but never "
+    "started; will be delivered again), lost (finished, but the partition had been "
     "taken away before the commit; will be delivered again).",
     ("topic", "outcome"),
+)
+FAILURES: Final = Metric(
+    "penstock_record_failures_total",
+    "counter",
+    "Tries that failed: error (the handler raised), timeout (it took too long), poison (it "
+    "cannot succeed, or the value cannot be decoded).",
+    ("topic", "reason"),
+)
+DEAD_LETTERS: Final = Metric(
+    "penstock_dead_letter_sends_total",
+    "counter",
+    "Dead letters sent, by the topic of the record and whether the broker confirmed them; one "
+    "that failed is sent again.",
+    ("topic", "outcome"),
+)
+RETRYING: Final = Metric(
+    "penstock_retrying_records",
+    "gauge",
+    "Records that wait for their next try, or for their dead letter to be sent again.",
+)
+BREAKER_OPEN: Final = Metric(
+    "penstock_breaker_open",
+    "gauge",
+    "Workers whose circuit breaker is open or probing, by consumer group.",
+    ("group",),
+)
+BREAKER_OPENED: Final = Metric(
+    "penstock_breaker_opened_total",
+    "counter",
+    "How often circuit breakers opened, by consumer group.",
+    ("group",),
 )
 RECORD_PROCESSING: Final = Metric(
     "penstock_record_processing_seconds",
@@ -200,6 +234,11 @@ METRICS: Final[tuple[Metric, ...]] = (
     DRAIN_DURATION,
     RESTART_GAP,
     RECORDS,
+    FAILURES,
+    DEAD_LETTERS,
+    RETRYING,
+    BREAKER_OPEN,
+    BREAKER_OPENED,
     RECORD_PROCESSING,
     RECORD_AGE,
     IN_FLIGHT,

@@ -94,6 +94,10 @@ class WorkerFacts:
     in_flight: int
     oldest_in_flight: float | None
     poll_age: float | None
+    #: Its consumer group, records that wait for another try, and whether its breaker is closed.
+    group: str = ""
+    retrying: int = 0
+    breaker_closed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ def numbers(facts: Facts, total: Tally) -> Numbers:
         **_exits(facts.exits),
         **_counts(total),
         **_workers(facts.workers),
+        **_breakers(facts.workers, total),
     }
 
 
@@ -207,9 +212,30 @@ def _counts(total: Tally) -> Numbers:
             for topic, outcomes in total.records.items()
             for outcome, n in outcomes.items()
         },
+        catalog.FAILURES.name: {
+            (topic, reason): n
+            for topic, reasons in total.failures.items()
+            for reason, n in reasons.items()
+        },
+        catalog.DEAD_LETTERS.name: {
+            (topic, outcome): n
+            for topic, outcomes in total.dead_letters.items()
+            for outcome, n in outcomes.items()
+        },
         catalog.COMMITS.name: {(outcome,): n for outcome, n in total.commits.items()},
         catalog.REBALANCES.name: {(event,): n for event, n in total.rebalances.items()},
     }
+
+
+def _breakers(workers: Sequence[WorkerFacts], total: Tally) -> Numbers:
+    groups = sorted({worker.group for worker in workers if worker.group})
+    open_now: dict[Labels, float] = {
+        (group,): sum(w.group == group and not w.breaker_closed for w in workers)
+        for group in groups
+    }
+    opened: dict[Labels, float] = {(group,): 0 for group in groups}
+    opened.update({(group,): n for group, n in total.breakers.items()})
+    return {catalog.BREAKER_OPEN.name: open_now, catalog.BREAKER_OPENED.name: opened}
 
 
 def _workers(workers: Sequence[WorkerFacts]) -> Numbers:
@@ -225,6 +251,7 @@ def _workers(workers: Sequence[WorkerFacts]) -> Numbers:
     return {
         catalog.IN_FLIGHT.name: {(): in_flight},
         catalog.OLDEST_IN_FLIGHT.name: oldest if in_flight else {(): 0},
+        catalog.RETRYING.name: {(): sum(worker.retrying for worker in workers)},
         catalog.LAG.name: lag,
         catalog.ASSIGNED.name: {(): sum(worker.assigned for worker in workers)},
         catalog.POLL_AGE.name: {

@@ -36,8 +36,12 @@ class Histogram:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value."""
-        self.observe_many((value,))
+        """Count one value; one that is not finite is left out, one below 0 counts as 0."""
+        if 0 <= value < _INF:
+            self._counts[bisect_left(self._bounds, value)] += 1
+            self._sum += value
+        else:
+            self.observe_many((value,))
 
     def observe_many(self, values: Iterable[float]) -> None:
         """Count many values: sorted once and cut at the bounds, not looked up one by one."""

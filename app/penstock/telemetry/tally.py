@@ -12,11 +12,13 @@ from typing import Any
 
 from penstock.telemetry.catalog import (
     COMMIT_OUTCOMES,
+    FAILURE_REASONS,
     REBALANCE_EVENTS,
     RECORD_AGE,
     RECORD_OUTCOMES,
     RECORD_PROCESSING,
     CommitOutcome,
+    FailureReason,
     RebalanceEvent,
     RecordOutcome,
 )
@@ -32,12 +34,34 @@ class Tally:
     def __init__(self, topics: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
         self.records: dict[str, dict[RecordOutcome, int]] = {}
+        self.failures: dict[str, dict[FailureReason, int]] = {}
+        self.dead_letters: dict[str, dict[CommitOutcome, int]] = {}
         self.processing: dict[str, Histogram] = {}
         self.age: dict[str, Histogram] = {}
         self.commits: dict[CommitOutcome, int] = dict.fromkeys(COMMIT_OUTCOMES, 0)
         self.rebalances: dict[RebalanceEvent, int] = dict.fromkeys(REBALANCE_EVENTS, 0)
+        #: How often circuit breakers opened, by consumer group.
+        self.breakers: dict[str, int] = {}
         for topic in topics:
             self._ensure(topic)
+
+    def handled(
+        self, topic: str, outcome: RecordOutcome, durations: Sequence[float], age: float | None
+    ) -> None:
+        """Count what a runner did in one go: :meth:`batch` and :meth:`count` of its records."""
+        with self._lock:
+            records = self.records.get(topic)
+            if records is None:
+                self._ensure(topic)
+                records = self.records[topic]
+            records[outcome] += len(durations)
+            processing = self.processing[topic]
+            if len(durations) == 1:
+                processing.observe(durations[0])
+            elif durations:
+                processing.observe_many(durations)
+            if age is not None:
+                self.age[topic].observe(age)
 
     def batch(self, topic: str, durations: Sequence[float], age: float | None) -> None:
         """Take in a batch's times, in seconds; outcomes are counted apart, by :meth:`count`.
@@ -56,6 +80,23 @@ class Tally:
         with self._lock:
             self._ensure(topic)
             self.records[topic][outcome] += n
+
+    def failure(self, topic: str, reason: FailureReason) -> None:
+        """Count a try that failed."""
+        with self._lock:
+            self._ensure(topic)
+            self.failures[topic][reason] += 1
+
+    def dead_letter(self, topic: str, outcome: CommitOutcome) -> None:
+        """Count a dead letter that was confirmed, or not."""
+        with self._lock:
+            self._ensure(topic)
+            self.dead_letters[topic][outcome] += 1
+
+    def breaker_opened(self, group: str) -> None:
+        """Count a circuit breaker that opened."""
+        with self._lock:
+            self.breakers[group] = self.breakers.get(group, 0) + 1
 
     def commit(self, outcome: CommitOutcome) -> None:
         """Count a commit."""
@@ -76,10 +117,16 @@ class Tally:
                 self._ensure(topic)
                 for outcome in RECORD_OUTCOMES:
                     self.records[topic][outcome] += twin.records[topic][outcome]
+                for reason in FAILURE_REASONS:
+                    self.failures[topic][reason] += twin.failures[topic][reason]
+                for sent in COMMIT_OUTCOMES:
+                    self.dead_letters[topic][sent] += twin.dead_letters[topic][sent]
                 self.processing[topic].merge(twin.processing[topic])
                 self.age[topic].merge(twin.age[topic])
             for commit in COMMIT_OUTCOMES:
                 self.commits[commit] += twin.commits[commit]
+            for group, number in twin.breakers.items():
+                self.breakers[group] = self.breakers.get(group, 0) + number
             for event in REBALANCE_EVENTS:
                 self.rebalances[event] += twin.rebalances[event]
 
@@ -94,6 +141,8 @@ class Tally:
                 "topics": {
                     topic: {
                         "records": dict(outcomes),
+                        "failures": dict(self.failures[topic]),
+                        "dead_letters": dict(self.dead_letters[topic]),
                         "processing": self.processing[topic].to_json(),
                         "age": self.age[topic].to_json(),
                     }
@@ -101,6 +150,7 @@ class Tally:
                 },
                 "commits": dict(self.commits),
                 "rebalances": dict(self.rebalances),
+                "breakers": dict(self.breakers),
             }
 
     @classmethod
@@ -115,10 +165,15 @@ class Tally:
             for topic, numbers in data["topics"].items():
                 for outcome in RECORD_OUTCOMES:
                     result.records[topic][outcome] = int(numbers["records"][outcome])
+                for reason in FAILURE_REASONS:
+                    result.failures[topic][reason] = int(numbers["failures"][reason])
+                for sent in COMMIT_OUTCOMES:
+                    result.dead_letters[topic][sent] = int(numbers["dead_letters"][sent])
                 result.processing[topic].merge(Histogram.from_json(numbers["processing"]))
                 result.age[topic].merge(Histogram.from_json(numbers["age"]))
             for commit in COMMIT_OUTCOMES:
                 result.commits[commit] = int(data["commits"][commit])
+            result.breakers.update({g: int(n) for g, n in data["breakers"].items()})
             for event in REBALANCE_EVENTS:
                 result.rebalances[event] = int(data["rebalances"][event])
         except (AttributeError, KeyError, OverflowError, TypeError) as error:
@@ -128,5 +183,7 @@ class Tally:
     def _ensure(self, topic: str) -> None:
         if topic not in self.records:
             self.records[topic] = dict.fromkeys(RECORD_OUTCOMES, 0)
+            self.failures[topic] = dict.fromkeys(FAILURE_REASONS, 0)
+            self.dead_letters[topic] = dict.fromkeys(COMMIT_OUTCOMES, 0)
             self.processing[topic] = Histogram(RECORD_PROCESSING.buckets)
             self.age[topic] = Histogram(RECORD_AGE.buckets)

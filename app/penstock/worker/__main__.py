@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     # Imported late: a worker that is told why it failed must be able to say so.
     from penstock.errors import ConfigError  # noqa: PLC0415
     from penstock.loading import load_app  # noqa: PLC0415
-    from penstock.plan import plan  # noqa: PLC0415
+    from penstock.plan import plans  # noqa: PLC0415
     from penstock.telemetry import logs  # noqa: PLC0415
 
     env = os.environ
@@ -50,7 +50,8 @@ def main(argv: list[str]) -> int:
     )
     try:
         app = load_app(target)
-        the_plan = plan(app)
+        every_plan = plans(app)
+        the_plan = every_plan[index % len(every_plan)]
     except ConfigError as error:
         channel.send("fatal", code=error.exit_code, reason=str(error))
         return error.exit_code

@@ -1,424 +1,456 @@
-"""From the poll loop to the handlers: lanes, handler threads, retries, and their bookkeeping.
+"""The desk in a service: its lock, its runners, its clock, and what is told about it.
 
-A record's way in: :meth:`Dispatcher.feed` puts what a poll brought into the partition's
-lane; a handler thread takes the lane, calls the handler record by record, and moves the
-watermark; the poll loop commits :meth:`Dispatcher.committable`.
+A record's way in: :meth:`Dispatcher.feed` hands what a poll brought to the
+:class:`~penstock.desk.Desk`; a runner (:mod:`penstock.worker.threads`,
+:mod:`penstock.worker.coroutines`) takes a job, calls the handler, and gives the job back; the
+poll loop commits :meth:`Dispatcher.committable`.
 
 A restart's way out: :meth:`Dispatcher.drain` stops every lane after the record in flight and
 drops what no handler has started (uncommitted, so redelivered); :meth:`Dispatcher.idle`
 tells when the last one finished.
 
-One lock guards queues and counts. It is held for moves between queues, never while a handler
-runs and never across I/O.
+One lock guards the desk. It is held for moves between queues, never while a handler runs and
+never across I/O.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import math
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Mapping
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
-from penstock.board import Board, Slot
-from penstock.flow import Flow
+from penstock.board import Board
+from penstock.breaker import BreakerState
+from penstock.decoding import caller
+from penstock.desk import Desk, Outcome
+from penstock.errors import HandlerTimeout, Poison
+from penstock.lane import Job
+from penstock.letters import Letter
+from penstock.offsets import Position
 from penstock.plan import Plan
+from penstock.policy import Again, Then
 from penstock.record import Partition, Record
-from penstock.retry import Backoff
+from penstock.telemetry.catalog import FailureReason
 from penstock.telemetry.tally import Tally
-from penstock.worker.lane import Lane
+from penstock.worker.hands import Hands
+from penstock.worker.threads import Threads
 
 log = structlog.get_logger("penstock.worker")
 
+Post = Callable[[Letter, Callable[[Exception | None], None]], None]
+"""Send a dead letter; the second argument is called with what became of it."""
+
 
 class Dispatcher:
-    """Lanes and the threads that work on them. Also the engine's ``Rebalance``."""
+    """A desk and the runners that work on it. Also the engine's ``Rebalance``."""
 
-    def __init__(self, plan: Plan, board: Board, tally: Tally) -> None:
-        settings = plan.settings
+    def __init__(self, plan: Plan, board: Board, tally: Tally, post: Post | None = None) -> None:
         self._plan = plan
         self._board = board
         self._tally = tally
-        self._backoff = Backoff(first=settings.retry_first, limit=settings.retry_limit)
-        self._flow = Flow(total=settings.buffer_records, batch=settings.max_poll_records)
-        self._lanes: dict[Partition, Lane] = {}
-        self._ready: deque[Lane] = deque()
-        self._later: list[tuple[float, int, Lane]] = []
-        self._order = itertools.count()
-        self._change = threading.Condition()
-        self._quiet = False
-        self._draining = False
+        self._post = post
+        self._desk = Desk(plan, random.random)
+        lock = threading.Lock()
+        #: Something to do for a runner thread.
+        self._work = threading.Condition(lock)
+        #: Something changed for the poll loop.
+        self._change = threading.Condition(lock)
+        #: One idle thread watches the clock; the others wait to be told.
+        self._clock = threading.Condition(lock)
+        self._watching = False
+        self._watch_until = 0.0
+        self._idle = 0
+        #: Whether the poll loop waits for a change.
+        self._looking = False
         self._ended = False
         self._took_any = False
-        #: Handlers that run, those on partitions that are gone included.
-        self._running = 0
-        #: Set when a handler did something no retry can mend (``sys.exit`` in a handler).
-        self.fatal: str | None = None
+        self._breaker = BreakerState.CLOSED
         #: Called, without the lock, whenever a stopped lane has come to rest.
         self.on_settled: Callable[[], None] = lambda: None
-        self._threads = [
-            threading.Thread(
-                target=self._work, args=(board.slot(i),), name=f"handler-{i}", daemon=True
-            )
-            for i in range(plan.concurrency)
-        ]
+        self._hands = self._make_hands(caller(plan.handler, plan.kind))
 
-    # -- threads -----------------------------------------------------------------------
+    def _make_hands(self, call: Callable[[object], object]) -> Hands:
+        if self._plan.kind.asynchronous:
+            # asyncio is imported by those who have asynchronous handlers only.
+            from penstock.worker.coroutines import Coroutines  # noqa: PLC0415
+
+            return Coroutines(self, self._plan, self._board, call)
+        return Threads(self, self._plan, self._board, call)
+
+    # -- runners -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the handler threads."""
-        for thread in self._threads:
-            thread.start()
+        """Start the runners."""
+        self._hands.start()
 
     def end(self, timeout: float) -> bool:
-        """End and join the threads; false if one is still in a handler after ``timeout``."""
-        with self._change:
+        """End and join the runners; false if one is still in a handler after ``timeout``."""
+        with self._work:
             self._ended = True
+            self._work.notify_all()
+            self._clock.notify_all()
             self._change.notify_all()
-        until = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return self._hands.end(timeout)
+
+    def stack_of(self, slot: int) -> str | None:
+        """Where the handler is that holds this slot of the board."""
+        return self._hands.stack_of(slot)
+
+    def wait(self) -> Job | None:
+        """The next job for a thread; waits for one. ``None`` at the end."""
+        with self._work:
+            while not self._ended:
+                now = time.monotonic()
+                job = self._desk.take(now)
+                if job is not None:
+                    self._wake()
+                    return job
+                if self._watching:
+                    self._idle += 1
+                    self._work.wait()
+                    self._idle -= 1
+                else:
+                    due = self._desk.due()
+                    self._watching, self._watch_until = True, math.inf if due is None else due
+                    self._clock.wait(None if due is None else max(0.0, due - now))
+                    self._watching = False
+        return None
+
+    def _wake(self) -> None:
+        """Wake the threads that have something to do now. The lock is held."""
+        ready = self._desk.ready
+        if ready:
+            idle = min(ready, self._idle)
+            if idle:
+                self._work.notify(idle)
+            if ready > idle and self._watching:
+                self._clock.notify()
+        if self._watching or self._idle:
+            due = self._desk.due()
+            if due is not None and not self._watching:
+                self._work.notify()
+            elif due is not None and due < self._watch_until:
+                self._clock.notify()
+
+    def take(self) -> Job | None:
+        """The next job if there is one now."""
+        with self._work:
+            return None if self._ended else self._desk.take(time.monotonic())
+
+    def due(self) -> float | None:
+        """When :meth:`take` may have something that it has not now (monotonic)."""
+        with self._work:
+            return self._desk.due()
+
+    def began(self, record: Record) -> float | None:
+        """A runner begins with ``record``; returns its age in seconds, where that is known."""
+        wall = time.time()
+        if not self._took_any:
+            self._took_any = True
+            self._board.first_taken(wall)
+        return wall - record.timestamp / 1000 if record.timestamp and record.timestamp > 0 else None
+
+    def give_back(
+        self,
+        job: Job,
+        error: BaseException | None,
+        durations: Sequence[float],
+        age: float | None,
+    ) -> Job | None:
+        """Take a job back from its runner, and give it the next one if there is one."""
+        desk, lane = self._desk, job.lane
+        topic = lane.partition.topic
+        now = time.monotonic()
+        with self._work:
+            outcome = desk.finish(job, error, now)
+            stopped = lane.stop
+            following = None if self._ended else desk.take(now)
+            dropped = desk.dropped
+            if dropped:
+                desk.dropped = {}
+            self._wake()
+            if self._looking:
+                self._change.notify_all()
+        if durations:
+            self._board.last_done(time.time())
+            self._tally.handled(topic, "lost" if lane.gone else "done", durations, age)
+        if error is not None:
+            self._tell(job, outcome, error)
+            if outcome is not None and outcome.letter is not None:
+                self.send(outcome.letter)
+        if dropped:
+            self._count_dropped(dropped)
+        if self._plan.policy.breaker is not None:
+            self._tell_breaker()
+        self._hands.nudge()
+        if stopped:
+            self.on_settled()
+        return following
+
+    def _tell(self, job: Job, outcome: Outcome | None, error: BaseException) -> None:
+        """Log and count a failure, with what follows from it."""
+        topic = job.lane.partition.topic
+        if outcome is None:
+            log.error("handler failed", partition=str(job.lane.partition), exc_info=error)
+            return
+        self._tally.failure(topic, _reason(error))
+        verdict, said = outcome.verdict, {"record": str(outcome.record)}
+        trace = None if isinstance(error, Poison | HandlerTimeout) else error
+        if trace is None:
+            said["error"] = str(error)
+        if isinstance(verdict, Again):
+            self._tally.count(topic, "retried")
+            log.error(
+                "handler failed; the record will be tried again",
+                attempt=outcome.attempts,
+                delay=round(verdict.delay, 3),
+                exc_info=trace,
+                **said,
+            )
+        elif verdict.then is Then.SKIP:
+            self._tally.count(topic, "skipped")
+            log.error("record skipped", attempts=outcome.attempts, exc_info=trace, **said)
+        elif verdict.then is Then.DEAD_LETTER:
+            log.error(
+                "record goes to the dead letters",
+                attempts=outcome.attempts,
+                dead_letter_topic=verdict.topic,
+                exc_info=trace,
+                **said,
+            )
+        else:
+            log.error("record cannot be handled", attempts=outcome.attempts, exc_info=trace, **said)
+
+    def _tell_breaker(self) -> None:
+        state = self._desk.breaker
+        if state is not self._breaker:
+            self._breaker = state
+            if state is BreakerState.OPEN:
+                self._tally.breaker_opened(self._plan.group)
+                log.warning("too many records fail: pausing, then trying one at a time")
+            elif state is BreakerState.CLOSED:
+                log.info("records succeed again: going on")
+
+    def _count_dropped(self, dropped: Mapping[str, int]) -> None:
+        for topic, number in dropped.items():
+            self._tally.count(topic, "dropped", number)
+
+    # -- dead letters ------------------------------------------------------------------
+
+    def send(self, job: Job) -> None:
+        """Post a job's dead letter; the job is over when its outcome is known."""
+        refused = job.letter
+        assert refused is not None
+        assert self._post is not None
+        error = refused.error
+        letter = Letter(
+            record=refused.record,
+            topic=refused.topic,
+            reason=str(error),
+            error=type(error).__name__,
+            traceback="".join(traceback.format_exception(error)),
+            attempts=refused.attempts,
+            group=self._plan.group,
+            at=time.time(),
+        )
+        self._post(letter, lambda failure: self._sent(job, failure))
+
+    def _sent(self, job: Job, failure: Exception | None) -> None:
+        """On the thread that sends dead letters."""
+        topic = job.lane.partition.topic
+        assert job.letter is not None
+        with self._work:
+            delay = self._desk.sent(job, failure, time.monotonic())
+            stopped = job.lane.stop
+            dropped, self._desk.dropped = self._desk.dropped, {}
+            self._wake()
+            if self._looking:
+                self._change.notify_all()
+        self._tally.dead_letter(topic, "ok" if failure is None else "failed")
+        self._count_dropped(dropped)
+        if failure is None:
+            self._tally.count(topic, "lost" if job.lane.gone else "dead_lettered")
+        else:
+            log.error(
+                "a dead letter was not taken; its record waits",
+                record=str(job.letter.record),
+                dead_letter_topic=job.letter.topic,
+                error=str(failure),
+                delay=None if delay is None else round(delay, 3),
+            )
+        self._hands.nudge()
+        if stopped:
+            self.on_settled()
+
+    def sending(self) -> list[str]:
+        """What waits for the confirmation of its dead letter, for people."""
+        with self._work:
+            return [f"{item.record} (to {item.topic})" for item in self._desk.sending()]
 
     # -- records in --------------------------------------------------------------------
 
     def feed(self, partition: Partition, records: list[Record]) -> None:
         """Hand over what a poll brought. Records of a partition we do not own are ignored."""
-        with self._change:
-            lane = self._lanes.get(partition)
-            if lane is None or lane.leaving or self._draining:
-                return  # revoked between poll and here: the next owner gets them
-            lane.watermark.admit(
-                [records[-1].offset] if self._plan.batch else [r.offset for r in records]
-            )
-            lane.chunks.append(records)
-            self._flow.add(partition, len(records))
-            self._enqueue(lane)
-
-    def _enqueue(self, lane: Lane) -> None:
-        if lane.chunks and not (lane.busy or lane.queued or lane.stop):
-            lane.queued = True
-            self._ready.append(lane)
-            self._change.notify()
+        with self._work:
+            ready = self._desk.feed(partition, records, time.monotonic())
+            if ready or self._desk.due() is not None:
+                self._wake()
+        self._hands.nudge()
 
     def flow(self) -> tuple[Collection[Partition], Collection[Partition]]:
         """``(partitions to pause, partitions to resume)`` since the last call."""
-        with self._change:
-            return self._flow.changes()
+        with self._work:
+            return self._desk.flow()
 
     def wait_for_room(self, timeout: float) -> None:
         """Return as soon as a handler finished something, at the latest after ``timeout``."""
         with self._change:
-            if self._flow.saturated and not self._draining:
+            if self._desk.saturated and not self._desk.draining:
+                self._looking = True
                 self._change.wait(timeout)
+                self._looking = False
 
     @property
     def saturated(self) -> bool:
         """Whether everything is paused because too much waits."""
-        return self._flow.saturated
+        return self._desk.saturated
 
     @property
     def waiting(self) -> int:
         """Records handed over by Kafka that no handler has finished."""
-        return self._flow.waiting
+        return self._desk.waiting
 
-    # -- handlers ----------------------------------------------------------------------
+    @property
+    def fatal(self) -> str | None:
+        """Why the service must end, if a record says so."""
+        return self._desk.fatal
 
-    def _work(self, slot: Slot) -> None:
-        """A handler thread's life."""
-        while (lane := self._next()) is not None:
-            failure = self._handle(lane, slot)
-            settled = self._put_back(lane, failure)
-            if settled:
-                self.on_settled()
+    @property
+    def abandoned(self) -> int:
+        """Partitions given up with work that was not committed."""
+        return self._desk.abandoned
 
-    def _next(self) -> Lane | None:
-        """Wait for a lane with work, or for the end."""
-        with self._change:
-            while not self._ended:
-                now = time.monotonic()
-                while self._later and self._later[0][0] <= now:
-                    lane = heapq.heappop(self._later)[2]
-                    if not lane.gone:  # the partition may be back, with a lane of its own
-                        self._flow.release(lane.partition)
-                        self._ready.append(lane)
-                if self._ready:
-                    lane = self._ready.popleft()
-                    lane.queued = False
-                    if lane.stop or not lane.chunks:
-                        continue
-                    lane.busy = True
-                    self._running += 1
-                    return lane
-                self._change.wait(self._later[0][0] - now if self._later else None)
-        return None
-
-    def _handle(self, lane: Lane, slot: Slot) -> BaseException | None:
-        """Work on the lane's first chunk; the hot path, without the lock."""
-        chunk = lane.chunks[0]  # the poll loop appends, revocations trim: never this one
-        handler = self._plan.handler
-        hold = slot.hold
-        clock = time.monotonic
-        durations: list[float] = []
-        failure: BaseException | None = None
-        slot.enter(lane.partition.topic)
-        wall = time.time()
-        if not self._took_any:
-            self._took_any = True
-            self._board.first_taken(wall)
-        age = _age(chunk[lane.index], wall)
-        start = clock()
-        try:
-            if self._plan.batch:
-                first, count = chunk[0], len(chunk)
-                hold(start, first.offset, first.partition, count, first.key)
-                handler(list(chunk))
-                durations = [(clock() - start) / count] * count
-                lane.watermark.done(chunk[-1].offset)
-                lane.index = count
-            else:
-                number = lane.partition.number
-                done = lane.watermark.done
-                index = lane.index
-                try:
-                    for record in chunk[index:] if index else chunk:
-                        offset = record.offset
-                        # Noted before looking at ``stop``: who sees the lane stopped and
-                        # the board empty may rely on no handler being about to start.
-                        hold(start, offset, number, 1, record.key)
-                        if lane.stop:
-                            break
-                        handler(record)
-                        now = clock()
-                        durations.append(now - start)
-                        start = now
-                        done(offset)
-                        index += 1
-                finally:
-                    if index != lane.index:
-                        lane.attempts = 0  # they are the next record's now
-                    lane.index = index
-        except BaseException as error:  # told and retried, or fatal, in _put_back
-            failure = error
-        slot.clear()
-        if durations:
-            self._board.last_done(time.time())
-        self._tally.batch(lane.partition.topic, durations, age)
-        if durations:
-            self._tally.count(lane.partition.topic, "lost" if lane.gone else "done", len(durations))
-        return failure
-
-    def _put_back(self, lane: Lane, failure: BaseException | None) -> bool:
-        """Put the lane where it belongs next; tells whether a stopped lane came to rest."""
-        with self._change:
-            lane.busy = False
-            self._running -= 1
-            chunk = lane.chunks[0] if lane.chunks else []
-            failed = chunk[lane.index] if lane.index < len(chunk) else None
-            if lane.index >= len(chunk) and chunk:
-                lane.chunks.popleft()
-                if not lane.gone:  # the partition may be back: its count is another lane's
-                    self._flow.take(lane.partition, len(chunk))
-                lane.index = 0
-            if failure is None:
-                lane.attempts = 0
-                self._enqueue(lane)
-            elif not isinstance(failure, Exception):
-                self.fatal = f"a handler raised {type(failure).__name__}: {failure}"
-            elif not (lane.leaving or self._draining):
-                self._retry_later(lane)
-            if lane.leaving or self._draining:
-                self._drop_waiting(lane)
-            self._change.notify_all()
-            stopped = lane.stop
-        if failure is not None:
-            self._tell(lane, failed, failure)
-        return stopped
-
-    def _retry_later(self, lane: Lane) -> None:
-        lane.attempts += 1
-        delay = self._backoff.delay(lane.attempts, random.random)
-        lane.queued = True
-        self._flow.hold(lane.partition)
-        heapq.heappush(self._later, (time.monotonic() + delay, next(self._order), lane))
-
-    def _tell(self, lane: Lane, record: Record | None, failure: BaseException) -> None:
-        self._tally.count(lane.partition.topic, "retried")
-        log.error(
-            "handler failed; the record will be tried again",
-            record=str(record),
-            attempt=lane.attempts,
-            exc_info=failure,
-        )
+    def facts(self) -> dict[str, object]:
+        """What the metrics show of this moment."""
+        with self._work:
+            return {
+                "retrying": self._desk.retrying,
+                "breaker": str(self._desk.breaker),
+            }
 
     # -- quiet, drain ------------------------------------------------------------------
 
     def quiet(self) -> None:
         """Start nothing new; keep what waits."""
-        with self._change:
-            self._quiet = True
-            for lane in self._lanes.values():
-                lane.stop = True
+        with self._work:
+            self._desk.quiet()
 
     def resume(self) -> None:
         """Go on after :meth:`quiet`."""
-        with self._change:
-            self._quiet = False
-            for lane in self._lanes.values():
-                lane.stop = lane.leaving or self._draining
-                self._enqueue(lane)
-            # The poll loop may wait here, too: waking one thread could wake the wrong one.
+        with self._work:
+            self._desk.resume(time.monotonic())
+            self._wake()
             self._change.notify_all()
+        self._hands.nudge()
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing new is to be started."""
-        return self._quiet
+        return self._desk.is_quiet
 
-    def drain(self) -> int:
-        """Start nothing new, ever; drop what waits. Returns how many records were dropped."""
-        with self._change:
-            self._draining = True
-            dropped = 0
-            for lane in self._lanes.values():
-                lane.stop = True
-                dropped += self._drop_waiting(lane)
-            self._later.clear()
+    def drain(self) -> None:
+        """Start nothing new, ever; drop what waits."""
+        with self._work:
+            self._desk.drain()
+            dropped, self._desk.dropped = self._desk.dropped, {}
             self._change.notify_all()
-        return dropped
-
-    def _drop_waiting(self, lane: Lane) -> int:
-        """Forget what no handler has started; the chunk in work stays for its thread."""
-        if lane.busy:
-            first = lane.chunks[0]
-            dropped = sum(map(len, lane.chunks)) - len(first)
-            lane.chunks = deque([first])
-            # How much of the first one is dropped shows when its thread lets go.
-        else:
-            dropped = lane.waiting
-            lane.chunks.clear()
-            lane.index = 0
-        if dropped:
-            self._tally.count(lane.partition.topic, "dropped", dropped)
-        return dropped
+        self._count_dropped(dropped)
 
     def idle(self) -> bool:
-        """Whether no handler is running."""
-        with self._change:
-            return self._running == 0
+        """Whether no handler is running, and no dead letter under way."""
+        with self._work:
+            return self._desk.running == 0
 
     def wait_idle(self, timeout: float) -> bool:
-        """Wait until no handler is running, or ``timeout`` seconds."""
+        """Wait until nothing is running, or ``timeout`` seconds."""
         with self._change:
-            return self._change.wait_for(lambda: self._running == 0, timeout)
+            self._looking = True
+            idle = self._change.wait_for(lambda: self._desk.running == 0, timeout)
+            self._looking = False
+            return idle
 
     # -- offsets -----------------------------------------------------------------------
 
-    def committable(self, partitions: Collection[Partition] | None = None) -> dict[Partition, int]:
+    def committable(
+        self, partitions: Collection[Partition] | None = None
+    ) -> dict[Partition, Position]:
         """Positions that are finished and not yet confirmed by the broker."""
-        with self._change:
-            lanes = (
-                self._lanes.values()
-                if partitions is None
-                else [self._lanes[p] for p in partitions if p in self._lanes]
-            )
-            return {
-                lane.partition: lane.watermark.position
-                for lane in lanes
-                if lane.dirty and not lane.gone and lane.watermark.position is not None
-            }
+        with self._work:
+            return self._desk.committable(partitions)
 
-    def committed(self, offsets: Mapping[Partition, int]) -> None:
+    def committed(self, positions: Mapping[Partition, Position]) -> None:
         """The broker confirmed these positions."""
-        with self._change:
-            for partition, offset in offsets.items():
-                lane = self._lanes.get(partition)
-                if lane is not None:
-                    lane.committed = offset
+        with self._work:
+            self._desk.committed(positions)
 
     def unfinished(self) -> dict[Partition, int]:
-        """The first offset that was handed over and is not finished, where there is one.
-
-        A partition that is not here has finished everything up to the client's position.
-        """
-        with self._change:
-            found = {}
-            for partition, lane in self._lanes.items():
-                lowest = lane.watermark.lowest
-                if self._plan.batch and lane.chunks:  # of a batch only the last one is admitted
-                    lowest = lane.chunks[0][0].offset
-                if lowest is not None:
-                    found[partition] = lowest
-            return found
+        """The first offset that was handed over and is not finished, where there is one."""
+        with self._work:
+            return self._desk.unfinished()
 
     # -- Rebalance, on the engine's thread ---------------------------------------------
 
-    def assigned(self, partitions: Collection[Partition]) -> bool:
+    def assigned(self, partitions: Mapping[Partition, Position | None]) -> bool:
         """See :class:`penstock.kafka.port.Rebalance`."""
         self._tally.rebalance("assigned")
-        with self._change:
-            for partition in partitions:
-                lane = Lane(partition)
-                lane.stop = self._quiet or self._draining
-                self._lanes[partition] = lane
-                self._flow.own(partition)
-            return self._quiet or self._draining
+        with self._work:
+            complaints = self._desk.assigned(partitions)
+            pause = self._desk.is_quiet or self._desk.draining
+        for complaint in complaints:
+            log.warning("records that were finished will be handled again", reason=complaint)
+        return pause
 
     def revoking(self, partitions: Collection[Partition]) -> None:
         """See :class:`penstock.kafka.port.Rebalance`."""
-        with self._change:
-            for lane in self._of(partitions):
-                lane.leaving = lane.stop = True
-                self._drop_waiting(lane)
+        with self._work:
+            self._desk.revoking(partitions)
+            dropped, self._desk.dropped = self._desk.dropped, {}
+        self._count_dropped(dropped)
 
     def settled(self, partitions: Collection[Partition]) -> bool:
         """See :class:`penstock.kafka.port.Rebalance`."""
-        with self._change:
-            return not any(lane.busy for lane in self._of(partitions))
+        with self._work:
+            return self._desk.settled(partitions)
 
     def revoked(self, partitions: Collection[Partition], *, committed: bool) -> None:
         """See :class:`penstock.kafka.port.Rebalance`."""
         self._tally.rebalance("revoked")
-        with self._change:
-            self._forget(partitions, committed=committed)
+        self._forget(partitions, committed=committed)
 
     def lost(self, partitions: Collection[Partition]) -> None:
         """See :class:`penstock.kafka.port.Rebalance`."""
         self._tally.rebalance("lost")
         log.warning("partitions were taken away", partitions=[str(p) for p in partitions])
-        with self._change:
-            for lane in self._of(partitions):
-                lane.leaving = lane.stop = True
-                self._drop_waiting(lane)
-            self._forget(partitions, committed=False)
+        self.revoking(partitions)
+        self._forget(partitions, committed=False)
 
     def _forget(self, partitions: Collection[Partition], *, committed: bool) -> None:
-        for lane in self._of(partitions):
-            if lane.busy:
-                log.warning(
-                    "a partition was given up with a record in flight; it will be delivered again",
-                    partition=str(lane.partition),
-                )
-                self.abandoned += 1
-            elif lane.dirty and not committed:
-                self.abandoned += 1
-            lane.gone = True
-            del self._lanes[lane.partition]
-            self._flow.disown(lane.partition)
-        self._change.notify_all()
-
-    #: Partitions given up with finished work uncommitted, or work still in flight. While
-    #: draining this means that the exit is not a clean one.
-    abandoned = 0
-
-    def _of(self, partitions: Collection[Partition]) -> list[Lane]:
-        return [self._lanes[p] for p in partitions if p in self._lanes]
+        with self._work:
+            cut_off = self._desk.forget(partitions, committed=committed)
+            self._change.notify_all()
+        for partition in cut_off:
+            log.warning(
+                "a partition was given up with a record in flight; it will be delivered again",
+                partition=str(partition),
+            )
 
 
-def _age(record: Record, wall: float) -> float | None:
-    """Seconds since the record was written; the oldest message formats do not say when."""
-    return wall - record.timestamp / 1000 if record.timestamp and record.timestamp > 0 else None
+def _reason(error: BaseException) -> FailureReason:
+    if isinstance(error, Poison):
+        return "poison"
+    return "timeout" if isinstance(error, HandlerTimeout) else "error"

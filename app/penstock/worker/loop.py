@@ -13,13 +13,13 @@ from typing import Any
 
 import structlog
 
-from penstock import stacks
-from penstock.batch import CaughtUp
 from penstock.board import Board, Working
 from penstock.budget import Budget
+from penstock.caught_up import CaughtUp
 from penstock.errors import CommitRefused, KafkaFailure, PenstockError
 from penstock.exits import Exit
 from penstock.kafka.port import Commit, Engine, Membership
+from penstock.offsets import Position
 from penstock.plan import Plan
 from penstock.record import Partition, printable
 from penstock.seat import Seat
@@ -85,7 +85,9 @@ class PollLoop:
         tally: Tally,
         report: Callable[[dict[str, Any]], None],
         steps: Steps,
+        warnings: Callable[[], list[str]] = list,
     ) -> None:
+        """``warnings``: what else ``/status`` is to warn of."""
         self._plan = plan
         self._engine = engine
         self._dispatcher = dispatcher
@@ -93,12 +95,13 @@ class PollLoop:
         self._tally = tally
         self._report = report
         self._steps = steps
+        self._warnings = warnings
         self._limit = plan.settings.max_poll_records
         self._flow_paused: set[Partition] = set()
         self._quiet = False
         self._joined = False
         self._membership = Membership.UNJOINED
-        self._commit: tuple[Commit, dict[Partition, int]] | None = None
+        self._commit: tuple[Commit, dict[Partition, Position]] | None = None
         self._commit_due = 0.0
         self._facts_due = 0.0
         self._missing: frozenset[str] = frozenset()
@@ -172,7 +175,7 @@ class PollLoop:
 
     # -- commits -----------------------------------------------------------------------
 
-    def _commit_soon(self, offsets: dict[Partition, int]) -> None:
+    def _commit_soon(self, offsets: dict[Partition, Position]) -> None:
         if not offsets or self._commit is not None:
             return
         self._commit = self._engine.commit_soon(offsets), offsets
@@ -192,7 +195,7 @@ class PollLoop:
         self._commit = None
         self._committed(offsets, None if outcome is True else outcome)
 
-    def _committed(self, offsets: dict[Partition, int], error: object) -> None:
+    def _committed(self, offsets: dict[Partition, Position], error: object) -> None:
         if error is None:
             self._tally.commit("ok")
             self._dispatcher.committed(offsets)
@@ -228,6 +231,7 @@ class PollLoop:
         elif self._dispatcher.fatal is not None:
             fatal = PenstockError(self._dispatcher.fatal)
         stuck = self.stuck = self._name_stuck() if not self._dispatcher.idle() else ()
+        sending = self._dispatcher.sending()
         committed = self._commit_all(budget)
         abandoned = self._dispatcher.abandoned - abandoned_before
         if not stuck:
@@ -235,7 +239,7 @@ class PollLoop:
         self._engine.close(self._seat, max(0.1, budget.worker_left(time.monotonic()) / 2))
         self._state = "drained"
         self._tell(closed=True)
-        return self._ending(fatal, stuck, committed=committed, abandoned=abandoned)
+        return self._ending(fatal, stuck, sending, committed=committed, abandoned=abandoned)
 
     def _finish_handlers(self, budget: Budget) -> PenstockError | None:
         """Poll, all partitions paused, until no handler runs or the deadline has come."""
@@ -257,7 +261,7 @@ class PollLoop:
     def _name_stuck(self) -> tuple[Stuck, ...]:
         now = time.monotonic()
         found = tuple(
-            Stuck(w, now - w.since, stacks.of_thread(f"handler-{w.slot}"))
+            Stuck(w, now - w.since, self._dispatcher.stack_of(w.slot))
             for w in self._board.working()
         )
         for stuck in found:
@@ -303,6 +307,7 @@ class PollLoop:
         self,
         fatal: PenstockError | None,
         stuck: tuple[Stuck, ...],
+        sending: list[str],
         *,
         committed: bool,
         abandoned: int,
@@ -316,6 +321,13 @@ class PollLoop:
                 clean=False,
                 stuck=stuck,
                 reason=f"the drain deadline passed with {names} in flight",
+            )
+        if sending:
+            return Ending(
+                Exit.FORCED,
+                clean=False,
+                reason="the drain deadline passed before the dead letters of "
+                f"{', '.join(sending)} were confirmed",
             )
         if not committed:
             return Ending(
@@ -357,8 +369,12 @@ class PollLoop:
                 "assignment": assignment,
                 "lag": self._lag(),
                 "waiting": self._dispatcher.waiting,
+                "work": self._dispatcher.facts(),
                 "caught_up": self._caught_up,
-                "warnings": [f"topic {t!r} does not exist" for t in sorted(self._missing)],
+                "warnings": [
+                    *(f"topic {t!r} does not exist" for t in sorted(self._missing)),
+                    *self._warnings(),
+                ],
             }
         )
 

@@ -14,8 +14,9 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -26,7 +27,9 @@ from penstock.channel import Channel, Message
 from penstock.errors import PenstockError, SidecarMissing
 from penstock.exits import Exit
 from penstock.kafka.port import Connect
+from penstock.letters import Letter
 from penstock.plan import Plan
+from penstock.policy import Then
 from penstock.seat import Seat
 from penstock.steps import Steps
 from penstock.telemetry.tally import Tally
@@ -34,6 +37,9 @@ from penstock.wake import WakePipe
 from penstock.worker.connect import Connector
 from penstock.worker.dispatch import Dispatcher
 from penstock.worker.loop import Ending, PollLoop
+
+if TYPE_CHECKING:
+    from penstock.kafka.dead_letters import DeadLetters
 
 log = structlog.get_logger("penstock.worker")
 
@@ -61,7 +67,8 @@ class Worker:
         self._board = board
         self._channel = channel
         self._tally = Tally()
-        self._dispatcher = Dispatcher(plan, board, self._tally)
+        self._letters: DeadLetters | None = None
+        self._dispatcher = Dispatcher(plan, board, self._tally, self._post)
         self._connector = Connector(connect, self._dispatcher)
         self._loop: PollLoop | None = None
         self._order: Order | None = None
@@ -103,7 +110,9 @@ class Worker:
             self._tally,
             self._report,
             self._steps,
+            self._warnings,
         )
+        self._open_letters()
         self._dispatcher.on_settled = engine.wake
         self._dispatcher.start()
         self._started.wait()
@@ -122,7 +131,33 @@ class Worker:
             )
         order = self._order
         ending = loop.drain(order.budget, order.seat, restart=order.restart, fatal=fatal)
+        if self._letters is not None and not ending.stuck:
+            self._letters.close(max(0.1, order.budget.worker_left(time.monotonic()) / 2))
         return self._leave(order, ending)
+
+    # -- dead letters ------------------------------------------------------------------
+
+    def _open_letters(self) -> None:
+        """Subscriptions without a dead-letter topic have no producer."""
+        then = self._plan.policy.then
+        if then.then is Then.DEAD_LETTER:
+            from penstock.kafka.dead_letters import DeadLetters  # noqa: PLC0415 (a producer)
+
+            self._letters = DeadLetters(self._plan.settings, (then.topic,))
+            self._letters.start()
+
+    def _post(self, letter: Letter, done: Callable[[Exception | None], None]) -> None:
+        assert self._letters is not None
+        self._letters.post(letter, done)
+
+    def _warnings(self) -> list[str]:
+        missing = self._letters.missing() if self._letters is not None else frozenset()
+        return [
+            f"dead-letter topic {topic!r} does not exist: records that are given up on wait for it"
+            for topic in sorted(missing)
+        ]
+
+    # -- leaving -----------------------------------------------------------------------
 
     def _leaving(self) -> bool:
         return self._order is not None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.batch import CaughtUp
+from penstock.caught_up import CaughtUp
 from penstock.record import Partition
 from tests.unit.making import orders
 

@@ -1,0 +1,286 @@
+"""One partition's way through a worker: what waits, what runs, how far it is finished.
+
+A :class:`Lane` is a partition that the worker owns. Its records are in strands: a
+:class:`Strand` is what is handled one after another, the whole partition, the records of one
+key, or a single record, as the subscription's ``order_by`` wants it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from operator import attrgetter
+
+from penstock import offset_map
+from penstock.app import Order
+from penstock.offsets import Position, Tracker
+from penstock.record import Partition, Record
+
+_OFFSET = attrgetter("offset")
+
+
+class Stand(Enum):
+    """Where a strand is."""
+
+    IDLE = "idle"
+    READY = "ready"
+    LATER = "later"
+    BUSY = "busy"
+    SENDING = "sending"
+
+
+class Strand:
+    """Records that are handled one after another."""
+
+    __slots__ = (
+        "attempts",
+        "key",
+        "lane",
+        "letter",
+        "letter_tries",
+        "since",
+        "sizes",
+        "stand",
+        "ticket",
+        "waiting",
+    )
+
+    def __init__(self, lane: Lane, key: object) -> None:
+        self.lane = lane
+        #: Under which the lane finds it.
+        self.key = key
+        self.waiting: deque[Record] = deque()
+        self.stand = Stand.IDLE
+        #: Failed tries of the first record that waits.
+        self.attempts = 0
+        #: Sizes of the next batches, and whether each has one try left: a batch is tried again
+        #: as the same batch, and one that failed for good record by record.
+        self.sizes: deque[tuple[int, bool]] = deque()
+        #: When the first record that waits came.
+        self.since = 0.0
+        #: Tells a place in the queue of those that wait from one that was given up.
+        self.ticket = 0
+        #: A record given up on, until its dead letter is confirmed.
+        self.letter: Refused | None = None
+        self.letter_tries = 0
+
+    def back(self, records: Sequence[Record]) -> None:
+        """Records that were taken and not handled."""
+        self.waiting.extendleft(reversed(records))
+
+    def drop(self) -> int:
+        """Forget what no handler has started; how many records that was."""
+        dropped = len(self.waiting) + (self.letter is not None and self.stand is not Stand.SENDING)
+        self.waiting.clear()
+        self.sizes.clear()
+        self.attempts = 0
+        if self.stand is not Stand.SENDING:
+            self.letter = None
+        return dropped
+
+
+class Refused:
+    """A record that will not be tried again, and why."""
+
+    __slots__ = ("attempts", "error", "record", "topic")
+
+    def __init__(self, record: Record, error: Exception, attempts: int, topic: str) -> None:
+        self.record = record
+        self.error = error
+        self.attempts = attempts
+        #: The dead-letter topic.
+        self.topic = topic
+
+
+class Job:
+    """What a runner is to do: call the handler with ``records``, or send ``letter``.
+
+    The runner counts in ``done`` how many it finished, looks at ``lane.stop`` between two, and
+    gives the job back to :meth:`penstock.desk.Desk.finish`.
+    """
+
+    __slots__ = ("done", "lane", "letter", "probe", "records", "strand")
+
+    def __init__(
+        self,
+        strand: Strand,
+        records: list[Record],
+        *,
+        probe: bool = False,
+        letter: Refused | None = None,
+    ) -> None:
+        self.strand = strand
+        self.lane = strand.lane
+        self.records = records
+        self.done = 0
+        #: The one that a circuit breaker lets through.
+        self.probe = probe
+        self.letter = letter
+
+
+class Lane:
+    """A partition that this worker owns.
+
+    ``stop`` is looked at between two records: set, a runner lets go after the record in
+    flight. A lane is thrown away when its partition goes; one that comes back gets a new
+    lane, so that work finished for the old ownership can never be committed under the new one.
+    """
+
+    __slots__ = (
+        "at",
+        "backlog",
+        "busy",
+        "committed",
+        "done",
+        "finished",
+        "gone",
+        "known",
+        "leaving",
+        "order",
+        "partition",
+        "seen",
+        "stalled_at",
+        "stop",
+        "strands",
+        "tracker",
+    )
+
+    def __init__(self, partition: Partition, order: Order, committed: Position | None) -> None:
+        """``committed``: what the group has committed, with what is finished beyond it.
+
+        Raises:
+            offset_map.BadMap: the text is damaged.
+        """
+        self.partition = partition
+        self.order = order
+        #: The position the broker has confirmed; ``None``: to be found out by committing.
+        self.committed: Position | None = committed
+        known = offset_map.decode(committed.offset, committed.metadata) if committed else ()
+        #: Only what can finish out of order needs its offsets followed one by one.
+        self.tracker = Tracker(known) if known or order is not Order.PARTITION else None
+        self.strands: dict[object, Strand] = {}
+        #: Came, but may not be handed out yet: what finishes of it would not fit the metadata.
+        self.backlog: deque[Record] = deque()
+        #: Came again, but an earlier owner had finished them; the desk takes them out.
+        self.known: list[Record] = []
+        #: The position at which the backlog found no room; it finds none before that moves.
+        self.stalled_at: int | None = None
+        #: Finished since the tracker was last told. Runners append, without the lock.
+        self.finished: deque[int] = deque()
+        #: Next offset to commit of a lane that is handled in order, ``None`` until one finished.
+        self.at: int | None = None
+        #: Called by runners, without the lock, with each offset that finished.
+        self.done: Callable[[int], None] = (
+            self._done_in_order if self.tracker is None else self.finished.append
+        )
+        #: Jobs and dead letters under way.
+        self.busy: set[Job] = set()
+        self.stop = False
+        #: Being revoked: ``resume`` after a quiet must not start it again.
+        self.leaving = False
+        #: Revoked or lost: nothing of it may be committed any more.
+        self.gone = False
+        #: The position last made, and the tracker's version then.
+        self.seen: tuple[int, Position] | None = None
+
+    def _done_in_order(self, offset: int) -> None:
+        self.at = offset + 1
+
+    def done_all(self, records: Sequence[Record]) -> None:
+        """A batch finished. By runners, without the lock."""
+        if self.tracker is None:
+            self.at = records[-1].offset + 1
+        else:
+            self.finished.extend(r.offset for r in records)
+
+    def spread(self) -> Iterable[tuple[Strand, bool]]:
+        """Put what may be handed out of the backlog into strands; each, and if it is new to it.
+
+        Yields every strand once for each record put into it.
+        """
+        backlog = self.backlog
+        if self.tracker is None:
+            if backlog:
+                strand = self._strand(None)
+                fresh = not strand.waiting
+                strand.waiting.extend(backlog)
+                backlog.clear()
+                yield strand, fresh
+            return
+        self.settle()
+        if not backlog or (self.stalled_at is not None and self.stalled_at == self.position_at):
+            return
+        count = self.tracker.room([r.offset for r in backlog])
+        self.stalled_at = self.tracker.position if count < len(backlog) else None
+        taken = [backlog.popleft() for _ in range(count)]
+        todo = set(self.tracker.admit(r.offset for r in taken))
+        for record in taken:
+            if record.offset not in todo:
+                self.known.append(record)
+                continue
+            strand = self._strand(self._key(record))
+            strand.waiting.append(record)
+            yield strand, len(strand.waiting) == 1
+
+    @property
+    def position_at(self) -> int | None:
+        """The offset to commit next."""
+        return self.at if self.tracker is None else self.tracker.position
+
+    def _key(self, record: Record) -> object:
+        if self.order is Order.KEY and record.key is not None:
+            return record.key
+        return None if self.order is Order.PARTITION else record.offset
+
+    def _strand(self, key: object) -> Strand:
+        strand = self.strands.get(key)
+        if strand is None:
+            strand = self.strands[key] = Strand(self, key)
+        return strand
+
+    def settle(self) -> None:
+        """Tell the tracker what finished."""
+        finished, tracker = self.finished, self.tracker
+        if tracker is not None:
+            while finished:
+                tracker.done(finished.popleft())
+
+    def position(self) -> Position | None:
+        """What may be committed, ``None`` as long as nothing is known."""
+        if self.tracker is None:
+            return None if self.at is None else Position(self.at)
+        self.settle()
+        at, version = self.tracker.position, self.tracker.version
+        if at is None or not version:
+            return None
+        if self.seen is None or self.seen[0] != version:
+            self.seen = version, Position(at, offset_map.encode(at, self.tracker.beyond))
+        return self.seen[1]
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is finished that the broker does not know of."""
+        position = self.position()
+        return position is not None and position != self.committed
+
+    def lowest(self) -> int | None:
+        """The first offset that was handed over and is not finished, ``None`` if all are."""
+        if self.tracker is not None:
+            self.settle()
+            lowest = self.tracker.lowest
+            if lowest is None and self.backlog:
+                return self.backlog[0].offset
+            return lowest
+        candidates: Iterator[list[Record]] = (job.records for job in self.busy)
+        for records in candidates:
+            index = 0 if self.at is None else bisect_left(records, self.at, key=_OFFSET)
+            if index < len(records):
+                return records[index].offset
+        for strand in self.strands.values():
+            if strand.letter is not None:
+                return strand.letter.record.offset
+            if strand.waiting:
+                return strand.waiting[0].offset
+        return None

@@ -1,0 +1,136 @@
+"""What becomes of a record whose handler failed. Pure.
+
+raised ──▶ worth another try? ──yes──▶ again, after the back-off
+                 │ no: attempts used up, an exception not to retry, poison
+                 ▼
+           then: dead_letter(topic) | skip() | stop()
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from penstock.breaker import Breaker
+from penstock.errors import ConfigError, Poison
+from penstock.retry import Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often, and how long apart, a record is tried.
+
+    ``attempts`` counts the first try, too; ``None`` is for ever. ``first`` and ``limit`` are
+    seconds (``None``: the settings ``PENSTOCK_RETRY_FIRST`` and ``PENSTOCK_RETRY_LIMIT``);
+    delays double from one to the other, each up to a fifth shorter by chance. ``on``: the
+    exceptions worth another try.
+
+    Raises:
+        ConfigError: fewer than one attempt, a delay that is not positive, not exceptions.
+    """
+
+    attempts: int | None = None
+    first: float | None = None
+    limit: float | None = None
+    on: tuple[type[Exception], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.on, type):  # one class, without the tuple
+            object.__setattr__(self, "on", (self.on,))
+        if self.attempts is not None and self.attempts < 1:
+            raise ConfigError(
+                f"Retry(attempts={self.attempts}): at least 1, the first try; None is for ever"
+            )
+        for name in ("first", "limit"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"Retry({name}={value}): seconds, above 0")
+        if self.first is not None and self.limit is not None and self.first > self.limit:
+            raise ConfigError(f"Retry(first={self.first}, limit={self.limit}): first is longer")
+        given: tuple[object, ...] = self.on
+        wrong = [e for e in given if not (isinstance(e, type) and issubclass(e, Exception))]
+        if wrong:
+            raise ConfigError(f"Retry(on={wrong[0]!r}): exception classes")
+
+    def backoff(self, *, first: float, limit: float) -> Backoff:
+        """The schedule, with the settings' delays where the code names none."""
+        first = self.first if self.first is not None else min(first, self.limit or first)
+        limit = self.limit if self.limit is not None else max(limit, first)
+        return Backoff(first=first, limit=limit)
+
+
+class Then(StrEnum):
+    """What is done with a record that will not be tried again."""
+
+    DEAD_LETTER = "dead_letter"
+    SKIP = "skip"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The end of a record's attempts. ``topic`` is the dead-letter topic."""
+
+    then: Then
+    topic: str = ""
+
+
+def dead_letter(topic: str) -> Last:
+    """Put the record into ``topic``, confirmed by the broker, before its offset is committed."""
+    if not topic:
+        raise ConfigError('dead_letter(""): name the topic, for example "orders.dead"')
+    return Last(Then.DEAD_LETTER, topic)
+
+
+def skip() -> Last:
+    """Log the record, count it, and go on without it."""
+    return Last(Then.SKIP)
+
+
+def stop() -> Last:
+    """End the service with exit 1; the record stays uncommitted."""
+    return Last(Then.STOP)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A subscription's failure policy."""
+
+    retry: Retry = field(default_factory=Retry)
+    then: Last = field(default_factory=stop)
+    backoff: Backoff = field(default_factory=Backoff)
+    #: Seconds a handler may take for a record (or a batch).
+    timeout: float | None = None
+    breaker: Breaker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try the record again after ``delay`` seconds."""
+
+    delay: float
+
+
+def decide(
+    policy: Policy,
+    error: Exception,
+    attempts: int,
+    random: Callable[[], float],
+    *,
+    spared: bool = False,
+) -> Again | Last:
+    """What becomes of a record after its ``attempts``-th try (1 is the first) raised ``error``.
+
+    ``spared``: the circuit breaker is open, so the fault is hardly in the record: it waits,
+    however many attempts it had.
+    """
+    if isinstance(error, Poison):
+        return policy.then
+    retry = policy.retry
+    if not isinstance(error, retry.on):
+        return policy.then
+    if not spared and retry.attempts is not None and attempts >= retry.attempts:
+        return policy.then
+    return Again(policy.backoff.delay(attempts, random))

@@ -1,0 +1,382 @@
+"""A member of the group: a desk, and runners in virtual time.
+
+What :class:`penstock.worker.dispatch.Dispatcher` and its threads or coroutines are to a
+service; the decisions are the desk's in both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+from penstock.decoding import caller
+from penstock.desk import Desk, Outcome
+from penstock.errors import HandlerTimeout
+from penstock.lane import Job, Refused
+from penstock.letters import Letter
+from penstock.offsets import Position
+from penstock.plan import Plan
+from penstock.policy import Again, Then
+from penstock.record import Partition, Record
+from penstock.testing.errors import KitError
+from penstock.testing.topics import Topics
+from penstock.testing.virtual import VirtualLoop
+
+
+@dataclass(slots=True, eq=False)
+class Try:
+    """A call of the handler: one record, or those of a batch.
+
+    ``at`` and ``ended`` are virtual seconds; ``ended`` is ``None`` while it is in flight, and
+    stays so when the process died meanwhile. ``error`` is what the handler raised.
+    """
+
+    records: tuple[Record, ...]
+    at: float
+    ended: float | None = None
+    error: BaseException | None = None
+
+
+class Expired(BaseException):
+    """Raised in a plain handler whose time is over. Not an ``Exception``: handlers catch those."""
+
+
+class Spending:
+    """The virtual time that a plain function spends."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit = limit
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Let it pass; raises at the time limit, as a service does."""
+        self.seconds += seconds
+        if self._limit is not None and self.seconds > self._limit:
+            self.seconds = self._limit
+            raise Expired
+
+
+class Around(Protocol):
+    """What a member needs of its kit."""
+
+    loop: VirtualLoop
+    topics: Topics
+    #: What the handler that runs at this moment spends, if it is a plain function.
+    spending: Spending | None
+    tries: list[Try]
+    counts: Counter[str]
+
+    def noticed(self) -> None:
+        """Something happened: look whether what is waited for has come."""
+        ...
+
+    def completed(self, records: Iterable[Record]) -> None:
+        """The handler returned for these."""
+        ...
+
+    def settled(self, record: Record) -> None:
+        """A record is finished without its handler."""
+        ...
+
+    def post(self, letter: Letter) -> Exception | None:
+        """Send a dead letter; the error if it is refused."""
+        ...
+
+    def escaped(self, error: BaseException) -> None:
+        """Not the handler's failure, but the test's."""
+        ...
+
+
+class Member:
+    """One worker, as far as its group sees it."""
+
+    def __init__(self, plan: Plan, kit: Around, shuffle: Random | None) -> None:
+        self._plan = plan
+        self._kit = kit
+        self._shuffle = shuffle
+        self.desk = Desk(plan, shuffle.random if shuffle else lambda: 0.0)
+        self._call = caller(plan.handler, plan.kind)
+        self._next: dict[Partition, int] = {}
+        self._paused: set[Partition] = set()
+        self._turn = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._commit_timer: asyncio.TimerHandle | None = None
+        #: The handler calls under way.
+        self.calls: list[Try] = []
+        self.dead = False
+
+    # -- partitions --------------------------------------------------------------------
+
+    @property
+    def owned(self) -> list[Partition]:
+        """The partitions it reads."""
+        return list(self._next)
+
+    def assign(self, partitions: Iterable[Partition], *, fresh: bool = False) -> None:
+        """Take partitions over where the group left them; ``fresh`` ones did not exist before."""
+        topics = self._kit.topics
+        latest = self._plan.settings.auto_offset_reset == "latest" and not fresh
+        found = {p: topics.commits.get(p) for p in partitions}
+        for complaint in self.desk.assigned(found):
+            raise KitError(complaint)
+        for partition, committed in found.items():
+            begin = topics.end(partition) if latest else 0
+            self._next[partition] = begin if committed is None else committed.offset
+            self._paused.discard(partition)
+
+    def give_up(self, partitions: Iterable[Partition], *, committed: bool) -> None:
+        """They are somebody else's now."""
+        gone = list(partitions)
+        self.desk.forget(gone, committed=committed)
+        for partition in gone:
+            del self._next[partition]
+        self.count_dropped()
+
+    # -- work --------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Give work to every free runner, as far as there is some."""
+        if self.dead:
+            return
+        desk, now = self.desk, self._kit.loop.time()
+        self._poll()
+        while len(self._tasks) < self._plan.concurrency:
+            if self._shuffle and desk.ready:
+                desk.rotate(self._shuffle.randrange(desk.ready))
+            job = desk.take(now)
+            if job is None:
+                break
+            if job.letter is not None:
+                self._send(job)
+                continue
+            task = self._kit.loop.create_task(self._work(job))
+            self._tasks.add(task)
+            task.add_done_callback(self._over)
+        self._look_again()
+        if self._commit_timer is None and desk.committable():
+            pause = self._plan.settings.commit_interval
+            self._commit_timer = self._kit.loop.call_later(pause, self.commit)
+        self._kit.noticed()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._kit.escaped(task.exception() or KitError("a runner ended"))
+        self.pump()
+
+    def _look_again(self) -> None:
+        """Back-offs that end, breakers that let one through."""
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self.desk.due()
+        self._timer = None if due is None else self._kit.loop.call_at(due, self.pump)
+
+    def _poll(self) -> None:
+        """Fetch as long as back-pressure lets us, and there is something."""
+        desk, topics = self.desk, self._kit.topics
+        while not desk.draining and not desk.is_quiet:
+            pause, resume = desk.flow()
+            self._paused.update(pause)
+            self._paused.difference_update(resume)
+            room = self._plan.settings.max_poll_records
+            owned = self.owned
+            self._turn += 1
+            for index in range(len(owned)):
+                partition = owned[(self._turn + index) % len(owned)]
+                if partition in self._paused:
+                    continue
+                records = topics.fetch(partition, self._next[partition], room)
+                if records:
+                    room -= len(records)
+                    self._next[partition] = records[-1].offset + 1
+                    desk.feed(partition, records, self._kit.loop.time())
+                if not room:
+                    break
+            if room == self._plan.settings.max_poll_records:
+                return
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is left to do, now or later."""
+        desk, topics = self.desk, self._kit.topics
+        return not (
+            self._tasks
+            or desk.running
+            or desk.ready
+            or desk.due() is not None
+            or desk.waiting
+            or any(at < topics.end(p) for p, at in self._next.items())
+        )
+
+    async def _work(self, job: Job) -> None:
+        """See :meth:`penstock.worker.coroutines.Coroutines._run`, of which this is the twin."""
+        lane, batch = job.lane, self._plan.kind.batch
+        failure: BaseException | None = None
+        try:
+            for records in [job.records] if batch else [[r] for r in job.records]:
+                if lane.stop:
+                    break
+                await self._handle(records)
+                if self.dead:
+                    return
+                lane.done_all(records)
+                job.done += len(records)
+                self._kit.counts["lost" if lane.gone else "done"] += len(records)
+                self._kit.completed(records)
+                self._kit.noticed()
+                await asyncio.sleep(0)  # whoever waits for just this may stop here
+        except BaseException as error:  # tried again or given up on, or fatal: the desk decides
+            if self.dead:
+                return
+            if _is_the_tests(error):
+                raise
+            failure = error
+        self._give_back(job, failure)
+
+    async def _handle(self, records: list[Record]) -> None:
+        """Call the handler; takes as long as it does, in virtual time."""
+        kit, loop = self._kit, self._kit.loop
+        call = Try(tuple(records), loop.time())
+        kit.tries.append(call)
+        self.calls.append(call)
+        argument = list(records) if self._plan.kind.batch else records[0]
+        try:
+            if self._plan.kind.asynchronous:
+                await self._limited(argument)
+            else:
+                await self._spent(argument)
+        except asyncio.CancelledError as error:
+            if self.dead:
+                raise
+            call.error = RuntimeError("the handler was cancelled from within")
+            raise call.error from error
+        except BaseException as error:
+            call.error = error
+            raise
+        finally:
+            self.calls.remove(call)
+            if not self.dead:
+                call.ended = loop.time()
+
+    async def _limited(self, argument: Any) -> None:
+        seconds = self._plan.policy.timeout
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await self._call(argument)
+        except TimeoutError:
+            if limit.expired():
+                raise HandlerTimeout(f"took longer than {seconds:g} s") from None
+            raise
+
+    async def _spent(self, argument: Any) -> None:
+        """A plain function runs at once; then the time passes that it said it spends."""
+        seconds = self._plan.policy.timeout
+        spending = self._kit.spending = Spending(seconds)
+        failure: BaseException | None = None
+        try:
+            self._call(argument)
+        except Expired:
+            failure = HandlerTimeout(f"took longer than {seconds:g} s")
+        except BaseException as error:
+            failure = error
+        finally:
+            self._kit.spending = None
+        if spending.seconds:
+            await asyncio.sleep(spending.seconds)
+        if failure is not None:
+            raise failure
+
+    def _give_back(self, job: Job, error: BaseException | None) -> None:
+        outcome = self.desk.finish(job, error, self._kit.loop.time())
+        self.count_dropped()
+        if error is not None and outcome is not None:
+            self._settle(outcome)
+
+    def _settle(self, outcome: Outcome) -> None:
+        verdict = outcome.verdict
+        if isinstance(verdict, Again):
+            self._kit.counts["retried"] += 1
+        elif verdict.then is Then.SKIP:
+            self._kit.counts["skipped"] += 1
+            self._kit.settled(outcome.record)
+        if outcome.letter is not None:
+            self._send(outcome.letter)
+
+    def count_dropped(self) -> None:
+        """Count what the desk dropped."""
+        self._kit.counts["dropped"] += sum(self.desk.dropped.values())
+        self.desk.dropped = {}
+
+    # -- dead letters ------------------------------------------------------------------
+
+    def _send(self, job: Job) -> None:
+        self._kit.loop.call_soon(self._sent, job)
+
+    def _sent(self, job: Job) -> None:
+        refused = job.letter
+        if self.dead or refused is None:
+            return
+        failure = self._kit.post(self._letter(refused))
+        gone = job.lane.gone
+        self.desk.sent(job, failure, self._kit.loop.time())
+        self.count_dropped()
+        if failure is None:
+            self._kit.counts["lost" if gone else "dead_lettered"] += 1
+        self.pump()
+
+    def _letter(self, refused: Refused) -> Letter:
+        return Letter(
+            record=refused.record,
+            topic=refused.topic,
+            reason=str(refused.error),
+            error=type(refused.error).__name__,
+            traceback="".join(traceback.format_exception(refused.error)),
+            attempts=refused.attempts,
+            group=self._plan.group,
+            at=self._kit.loop.time(),
+        )
+
+    # -- commits, the end --------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Commit what is finished."""
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+            self._commit_timer = None
+        self._commit(self.desk.committable())
+
+    def commit_these(self, partitions: Iterable[Partition]) -> None:
+        """Commit what is finished of partitions that move away."""
+        self._commit(self.desk.committable(list(partitions)))
+
+    def _commit(self, offsets: Mapping[Partition, Position]) -> None:
+        if offsets and not self.dead:
+            self._kit.topics.commit(offsets)
+            self.desk.committed(offsets)
+
+    def die(self) -> None:
+        """The process is gone, with whatever it knew."""
+        self.dead = True
+        for timer in (self._timer, self._commit_timer):
+            if timer is not None:
+                timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self.calls.clear()
+        self._next.clear()
+
+
+def _is_the_tests(error: BaseException) -> bool:
+    """Ctrl-C, ``pytest.fail`` or a timeout of pytest's: no service would ever see them."""
+    return isinstance(error, KitError | KeyboardInterrupt) or (
+        not isinstance(error, Exception) and type(error).__module__.startswith("_pytest.")
+    )
+
+
+Finished = Callable[[Record], None]
