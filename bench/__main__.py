@@ -11,7 +11,7 @@ import platform
 import sys
 import time
 
-NAMES = ("throughput", "kinds", "concurrency", "drain", "gap", "memory", "peers")
+NAMES = ("throughput", "kinds", "concurrency", "profile", "drain", "gap", "memory", "peers")
 
 
 def main(argv: list[str]) -> int:

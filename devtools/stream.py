@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 
@@ -18,8 +20,16 @@ class Stream:
     """Produces round-robin over the partitions, ``rate`` records a second, until stopped."""
 
     def __init__(
-        self, bootstrap: str, topic: str, partitions: int, *, rate: float, size: int = 0
+        self,
+        bootstrap: str,
+        topic: str,
+        partitions: int,
+        *,
+        rate: float,
+        size: int = 0,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
+        """``config``: more librdkafka settings (a codec, say)."""
         self.topic = topic
         self.partitions = partitions
         self._rate = rate
@@ -33,6 +43,7 @@ class Stream:
                 "linger.ms": 5,
                 "enable.idempotence": True,
                 "log_level": 0,  # a broker that goes away is the tests' doing, and no news
+                **dict(config or {}),
             }
         )
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
@@ -84,13 +95,23 @@ class Stream:
 
     def _one(self, partition: int) -> None:
         value = f"{partition} {self._sent[partition]}".encode()
+        self._produce(partition, str(partition).encode(), value.ljust(self._size))
+
+    def _produce(
+        self,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         while True:
             try:
                 self._producer.produce(
                     self.topic,
-                    key=str(partition).encode(),
-                    value=value.ljust(self._size),
+                    key=key,
+                    value=value,
                     partition=partition,
+                    headers=list(headers),
                     on_delivery=self._delivered,
                 )
                 break

@@ -18,6 +18,8 @@ import penstock
 from penstock import exits, render
 from penstock.errors import PenstockError
 from penstock.exits import Exit
+from penstock.terminal import literal as _literal
+from penstock.terminal import say as _say
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -63,23 +65,22 @@ def _main(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _say(text: str, *, err: bool = False) -> None:
-    """Print; a reader that went away (``| head``) does not change the exit status."""
-    try:
-        click.echo(text, err=err)
-    except OSError:
-        # What is still buffered would raise again when the interpreter flushes at its end.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, (sys.stderr if err else sys.stdout).fileno())
-        os.close(devnull)
+class _Commands(click.Group):
+    """``dlq`` has a dozen options a command: it is loaded only for those who look at it."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "dlq"])
 
-def _literal(text: str) -> str:
-    """Keep click from rewrapping a block."""
-    return "\b\n" + text
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "dlq":
+            return super().get_command(ctx, cmd_name)
+        from penstock.dlq import dlq  # noqa: PLC0415 (see above)
+
+        return dlq
 
 
 @click.group(
+    cls=_Commands,
     epilog="\n\n".join(
         (
             _literal(

@@ -76,6 +76,8 @@ class Desk:
         #: Partitions given up with finished work uncommitted, or work still in flight. While
         #: draining this means that the exit is not a clean one.
         self.abandoned = 0
+        #: Dead letters given up because the service leaves: the records will be handled again.
+        self.unsent: list[Refused] = []
         #: Records dropped before a handler started them, by topic, since last asked.
         self.dropped: dict[str, int] = {}
 
@@ -234,6 +236,10 @@ class Desk:
     def ready(self) -> int:
         """How many strands wait for a runner."""
         return len(self._ready)
+
+    def rotate(self, by: int) -> None:
+        """Let another of those that are ready go first: any may."""
+        self._ready.rotate(-by)
 
     @property
     def breaker(self) -> BreakerState:
@@ -447,7 +453,10 @@ class Desk:
             self._drop(strand)
 
     def _drop(self, strand: Strand) -> None:
+        letter = strand.letter
         self._drop_count(strand.lane, strand.drop())
+        if self.draining and letter is not None and strand.letter is None:
+            self.unsent.append(letter)
         if strand.stand in (Stand.LATER, Stand.READY):
             strand.stand = Stand.IDLE
 
@@ -457,8 +466,8 @@ class Desk:
             self.dropped[topic] = self.dropped.get(topic, 0) + number
 
     def sending(self) -> list[Refused]:
-        """The dead letters that no broker has confirmed yet."""
-        return [
+        """The dead letters that no broker has confirmed, those given up included."""
+        return self.unsent + [
             job.letter
             for lane in self._lanes.values()
             for job in lane.busy

@@ -68,7 +68,7 @@ class Filter:
 
     def _of_origin(self, origin: Origin | None) -> bool:
         if origin is None:
-            return self.topic is self.partition is self.error is self.reason is None
+            return all(x is None for x in (self.topic, self.partition, self.error, self.reason))
         return (
             (self.topic is None or origin.topic == self.topic)
             and (self.partition is None or origin.partition == self.partition)
@@ -94,7 +94,7 @@ def moment(text: str, now: float) -> float:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is neither a time like 2026-01-31T07:00 nor a while ago like 90s, 15m, 2h, 7d"
+            f"{text!r} is neither a time like 2026-01-31T07:00 nor a while ago like 90s, 2h, 7d"
         ) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 

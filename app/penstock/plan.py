@@ -6,6 +6,7 @@ run as exec hooks and need no settings.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from penstock import settings as settings_module
@@ -75,9 +76,10 @@ def _plan(subscription: Subscription, settings: Settings) -> Plan:
     group = settings.group_id or subscription.group
     if not group:
         raise ConfigError("no consumer group: set PENSTOCK_GROUP_ID or subscribe(group=…)")
-    if subscription.then.then is Then.DEAD_LETTER and subscription.then.topic in topics:
+    dead = subscription.then.topic if subscription.then.then is Then.DEAD_LETTER else None
+    if dead and (dead in topics or (pattern is not None and re.fullmatch(pattern, dead))):
         raise ConfigError(
-            f"handler {subscription.name} reads {subscription.then.topic!r} and would put its "
+            f"handler {subscription.name} reads {dead!r} and would put its "
             "dead letters there, to read them again: name another topic"
         )
     return Plan(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from devtools.broker import Broker
+from devtools import tasks
+from devtools.broker import Admin, Broker
 from devtools.load import Ledger, Load, Trap
 from devtools.service import Service
+from devtools.tasks import Reader
+from tests.scenarios.course import Course
 
 
 @pytest.fixture
@@ -52,3 +56,46 @@ def load_for(broker: Broker, ledger: Ledger) -> Iterator[Callable[..., Load]]:
     yield make
     for load in made:
         load.stream.close()
+
+
+@pytest.fixture
+def make_course(
+    broker: Broker, admin: Admin, group: str, tmp_path: Path
+) -> Iterator[Callable[..., Course]]:
+    """Make a topic and its subscription: ``make_course("orders", order_by="key")``."""
+    made: list[Course] = []
+
+    def make(
+        name: str = "orders",
+        *,
+        partitions: int = 12,
+        config: Mapping[str, str] | None = None,
+        kind: str = "record",
+        asynchronous: bool = False,
+        trouble: Path | None = None,
+        **options: Any,
+    ) -> Course:
+        topic = f"{name}-{group}"
+        admin.create_topic(topic, partitions, config=config)
+        ledger = tmp_path / f"ledger-{len(made)}"
+        reader = Reader(topic, topic, ledger, kind, asynchronous, trouble, options)
+        made.append(Course(broker.bootstrap, partitions, reader))
+        return made[-1]
+
+    yield make
+    for course in made:
+        if course.stream is not None:
+            course.stream.close()
+
+
+@pytest.fixture
+def serve(make_service: Callable[..., Service], broker: Broker) -> Callable[..., Service]:
+    """Make a service that reads these courses, each with a worker: ``serve(one, another)``."""
+
+    def make(*courses: Course, **settings: object) -> Service:
+        env = tasks.environment(*(course.reader for course in courses))
+        settings.setdefault("bootstrap_servers", broker.bootstrap)
+        settings.setdefault("workers", len(courses))  # XXX until the supervisor multiplies
+        return make_service(tasks.APP, env=env, **settings)
+
+    return make

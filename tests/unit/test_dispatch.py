@@ -66,7 +66,7 @@ def test_records_of_a_partition_are_handled_in_order(make: Make) -> None:
     dispatcher.assigned(partitions)
     for start in range(0, 100, 5):
         for partition in partitions:
-            dispatcher.feed(partition, records(partition.number, *range(start, start + 5)))
+            dispatcher.feed({partition: records(partition.number, *range(start, start + 5))})
     work.until_finished(600)
     for partition in partitions:
         assert work.offsets(partition.number) == list(range(100))
@@ -80,12 +80,12 @@ def test_threads_work_on_different_partitions_at_once_and_never_two_on_one(make:
     dispatcher = make(work, concurrency=4).dispatcher
     dispatcher.assigned([ZERO, ONE])
     for partition in (ZERO, ONE):
-        dispatcher.feed(partition, records(partition.number, 0))
+        dispatcher.feed({partition: records(partition.number, 0)})
     work.until_started(2)
     for partition in (ZERO, ONE):
-        dispatcher.feed(partition, records(partition.number, 1))
+        dispatcher.feed({partition: records(partition.number, 1)})
     dispatcher.assigned([orders(2)])  # a third thread is free, and takes what it finds
-    dispatcher.feed(orders(2), records(2, 0))
+    dispatcher.feed({orders(2): records(2, 0)})
     work.until_finished(1)
     assert sorted((r.partition, r.offset) for r in work.started) == [(0, 0), (1, 0), (2, 0)]
     work.release()
@@ -97,7 +97,7 @@ def test_the_board_names_the_record_in_flight(make: Make) -> None:
     work = Work(blocked={(0, 7)})
     desk = make(work)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 7))
+    desk.dispatcher.feed({ZERO: records(0, 7)})
     work.until_started(1)
     [held] = desk.board.working()
     assert (str(held), held.key, held.count) == ("orders[0]@7", b"key-7", 1)
@@ -113,7 +113,7 @@ def test_quiet_finishes_the_record_in_flight_and_keeps_the_rest(make: Make) -> N
     desk = make(work)
     dispatcher = desk.dispatcher
     dispatcher.assigned([ZERO])
-    dispatcher.feed(ZERO, records(0, 0, 1, 2, 3))
+    dispatcher.feed({ZERO: records(0, 0, 1, 2, 3)})
     work.until_started(2)
     dispatcher.quiet()
     assert dispatcher.is_quiet
@@ -121,7 +121,7 @@ def test_quiet_finishes_the_record_in_flight_and_keeps_the_rest(make: Make) -> N
     desk.rest()
     assert work.offsets(0) == [0, 1]
     assert dispatcher.committable() == {ZERO: 2}
-    dispatcher.feed(ZERO, records(0, 4))  # was on its way when quiet came
+    dispatcher.feed({ZERO: records(0, 4)})  # was on its way when quiet came
     assert dispatcher.idle()
     dispatcher.resume()
     work.until_finished(5)
@@ -134,7 +134,7 @@ def test_what_comes_while_quiet_waits(make: Make) -> None:
     dispatcher = make(work).dispatcher
     dispatcher.quiet()
     assert dispatcher.assigned([ZERO])  # the engine is to pause it
-    dispatcher.feed(ZERO, records(0, 0))
+    dispatcher.feed({ZERO: records(0, 0)})
     assert dispatcher.waiting == 1
     assert dispatcher.idle()
     dispatcher.resume()
@@ -147,14 +147,14 @@ def test_drain_drops_what_no_handler_started(make: Make) -> None:
     desk = make(work)
     dispatcher = desk.dispatcher
     dispatcher.assigned([ZERO, ONE])
-    dispatcher.feed(ZERO, records(0, 0, 1, 2))
+    dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
-    dispatcher.feed(ZERO, records(0, 3, 4))
-    dispatcher.feed(ONE, records(1, 0))
+    dispatcher.feed({ZERO: records(0, 3, 4)})
+    dispatcher.feed({ONE: records(1, 0)})
     assert dispatcher.drain() == 3  # the chunk in work is looked at when its thread lets go
     assert not dispatcher.idle()
     assert not dispatcher.wait_idle(0.01)
-    dispatcher.feed(ONE, records(1, 1))  # too late
+    dispatcher.feed({ONE: records(1, 1)})  # too late
     work.release()
     desk.rest()
     assert work.offsets(0) == [0, 1]
@@ -168,7 +168,7 @@ def test_resume_does_not_undo_a_drain(make: Make) -> None:
     work = Work(blocked={(0, 0)})
     desk = make(work)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0, 1))
+    desk.dispatcher.feed({ZERO: records(0, 0, 1)})
     work.until_started(1)
     desk.dispatcher.drain()
     desk.dispatcher.resume()
@@ -183,9 +183,9 @@ def test_a_raising_handler_is_tried_again_while_other_partitions_go_on(make: Mak
     desk = make(work, retry_first=0.02, retry_limit=0.04)
     dispatcher = desk.dispatcher
     dispatcher.assigned([ZERO, ONE])
-    dispatcher.feed(ZERO, records(0, 0, 1, 2))
+    dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
-    dispatcher.feed(ONE, records(1, *range(5)))
+    dispatcher.feed({ONE: records(1, *range(5))})
     work.until_finished(8)
     assert work.offsets(0) == [0, 1, 2]
     order = [(r.partition, r.offset) for r in work.finished]
@@ -201,7 +201,7 @@ def test_a_partition_that_waits_for_its_retry_is_paused(make: Make) -> None:
     desk = make(work, retry_first=30.0, retry_limit=30.0)
     desk.dispatcher.assigned([ZERO, ONE])
     desk.dispatcher.flow()
-    desk.dispatcher.feed(ZERO, records(0, 0))
+    desk.dispatcher.feed({ZERO: records(0, 0)})
     work.until_started(1)
     desk.rest()
     assert desk.dispatcher.flow() == ([ZERO], [])
@@ -221,7 +221,7 @@ def test_each_record_has_its_own_attempts(make: Make, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(desk.dispatcher, "_backoff", Noted())
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0, 1, 2))
+    desk.dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_finished(3)
     assert asked == [1, 2, 1, 2]
 
@@ -232,10 +232,10 @@ def test_revocation_in_the_middle_of_a_chunk(make: Make) -> None:
     dispatcher = desk.dispatcher
     dispatcher.on_settled = lambda: desk.settled.append("settled")
     dispatcher.assigned([ZERO, ONE])
-    dispatcher.feed(ZERO, records(0, 0, 1, 2))
+    dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     dispatcher.revoking([ZERO])
-    dispatcher.feed(ZERO, records(0, 3))
+    dispatcher.feed({ZERO: records(0, 3)})
     dispatcher.resume()  # a resume meanwhile must not start it again
     assert not dispatcher.settled([ZERO])
     assert dispatcher.settled([ONE])
@@ -257,7 +257,7 @@ def test_work_that_was_not_committed_is_abandoned(make: Make, *, committed: bool
     work = Work()
     desk = make(work)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0))
+    desk.dispatcher.feed({ZERO: records(0, 0)})
     work.until_finished(1)
     desk.rest()
     desk.dispatcher.revoking([ZERO])
@@ -270,13 +270,13 @@ def test_a_lane_that_comes_back_gets_nothing_of_the_old_one(make: Make) -> None:
     desk = make(work, concurrency=2)
     dispatcher = desk.dispatcher
     dispatcher.assigned([ZERO])
-    dispatcher.feed(ZERO, records(0, 10, epoch=1))
+    dispatcher.feed({ZERO: records(0, 10, epoch=1)})
     work.until_started(1)
     dispatcher.lost([ZERO])
     assert dispatcher.abandoned == 1
     assert not dispatcher.idle()  # its handler still runs, though the lane is gone
     dispatcher.assigned([ZERO])
-    dispatcher.feed(ZERO, records(0, 5, 6, epoch=2))
+    dispatcher.feed({ZERO: records(0, 5, 6, epoch=2)})
     work.until_finished(2)
     work.release()
     work.until_finished(3)
@@ -291,9 +291,9 @@ def test_lost_partitions_drop_what_waits(make: Make) -> None:
     desk = make(work)
     dispatcher = desk.dispatcher
     dispatcher.assigned([ZERO])
-    dispatcher.feed(ZERO, records(0, 0, 1))
+    dispatcher.feed({ZERO: records(0, 0, 1)})
     work.until_started(1)
-    dispatcher.feed(ZERO, records(0, 2))
+    dispatcher.feed({ZERO: records(0, 2)})
     dispatcher.lost([ZERO])
     assert dispatcher.committable() == {}
     work.release()
@@ -309,13 +309,13 @@ def test_a_retry_of_an_old_lane_does_not_touch_the_new_one(make: Make) -> None:
     work.failing[0, 0] = 1
     desk = make(work, retry_first=0.01, retry_limit=0.01)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0, epoch=1))
+    desk.dispatcher.feed({ZERO: records(0, 0, epoch=1)})
     work.until_started(1)
     desk.rest()
     desk.dispatcher.lost([ZERO])
     desk.dispatcher.assigned([ZERO])
     work.failing[0, 0] = 1
-    desk.dispatcher.feed(ZERO, records(0, 0, epoch=2))
+    desk.dispatcher.feed({ZERO: records(0, 0, epoch=2)})
     work.until_finished(1)
     assert [r.value for r in work.finished] == [b"2"]
     assert [r.value for r in work.started] == [b"1", b"2", b"2"]
@@ -336,12 +336,12 @@ def test_a_retry_of_an_old_lane_does_not_let_the_new_one_flow(
     dispatcher = desk.dispatcher
     monkeypatch.setattr(dispatcher, "_backoff", Chosen())
     dispatcher.assigned([ZERO])
-    dispatcher.feed(ZERO, records(0, 0, epoch=1))
+    dispatcher.feed({ZERO: records(0, 0, epoch=1)})
     work.until_started(1)
     desk.rest()
     dispatcher.lost([ZERO])
     dispatcher.assigned([ZERO])
-    dispatcher.feed(ZERO, records(0, 0, epoch=2))
+    dispatcher.feed({ZERO: records(0, 0, epoch=2)})
     work.until_started(2)
     desk.rest()
     assert dispatcher.flow() == ([ZERO], [])
@@ -358,7 +358,7 @@ def test_positions_and_confirmations(make: Make) -> None:
     desk = make(work)
     dispatcher = desk.dispatcher
     dispatcher.assigned([ZERO, ONE])
-    dispatcher.feed(ZERO, records(0, 3, 4))
+    dispatcher.feed({ZERO: records(0, 3, 4)})
     work.until_finished(2)
     desk.rest()
     assert dispatcher.committable() == {ZERO: 5}
@@ -376,8 +376,8 @@ def test_batches_are_done_as_a_whole(make: Make) -> None:
     desk = make(work, batch=True)
     dispatcher = desk.dispatcher
     dispatcher.assigned([ZERO])
-    dispatcher.feed(ZERO, records(0, 0, 1, 2))
-    dispatcher.feed(ZERO, records(0, 3, 4))
+    dispatcher.feed({ZERO: records(0, 0, 1, 2)})
+    dispatcher.feed({ZERO: records(0, 3, 4)})
     work.until_started(3)
     [held] = desk.board.working()
     assert (held.offset, held.count) == (0, 3)
@@ -397,7 +397,7 @@ def test_what_no_retry_can_mend_is_fatal(make: Make, error: BaseException) -> No
     work.failing[0, 1] = 1
     desk = make(work)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0, 1, 2))
+    desk.dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     desk.rest()
     assert desk.dispatcher.fatal is not None
@@ -411,7 +411,7 @@ def test_an_error_while_draining_is_not_tried_again(make: Make) -> None:
     work.failing[0, 1] = 5
     desk = make(work)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0, 1, 2))
+    desk.dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     desk.dispatcher.drain()
     work.release()
@@ -434,7 +434,7 @@ def test_a_failure_is_told_with_its_record(make: Make, monkeypatch: pytest.Monke
     work.failing[0, 1] = 1
     desk = make(work)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0, 1, 2))
+    desk.dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     desk.dispatcher.drain()
     work.release()
@@ -447,7 +447,7 @@ def test_records_without_a_timestamp_have_no_age(make: Make, timestamp: Any) -> 
     work = Work()
     desk = make(work)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0, timestamp=timestamp))
+    desk.dispatcher.feed({ZERO: records(0, 0, timestamp=timestamp)})
     work.until_finished(1)
     desk.rest()
     topic = desk.tally.to_json()["topics"]["orders"]
@@ -459,7 +459,7 @@ def test_a_stuck_handler_keeps_the_end_waiting(make: Make) -> None:
     work = Work(blocked={(0, 0)})
     desk = make(work)
     desk.dispatcher.assigned([ZERO])
-    desk.dispatcher.feed(ZERO, records(0, 0))
+    desk.dispatcher.feed({ZERO: records(0, 0)})
     work.until_started(1)
     assert not desk.dispatcher.end(0.01)
 
@@ -469,7 +469,7 @@ def test_room_is_noticed_at_once(make: Make) -> None:
     desk = make(work, buffer_records=2, max_poll_records=2)
     dispatcher = desk.dispatcher
     dispatcher.assigned([ZERO])
-    dispatcher.feed(ZERO, records(0, 0, 1))
+    dispatcher.feed({ZERO: records(0, 0, 1)})
     dispatcher.flow()
     assert dispatcher.saturated
     work.until_started(1)
@@ -537,7 +537,7 @@ class Driver:
                     if self.random.random() < 0.1:
                         self.work.failing[number, offset] = self.random.randint(1, 2)
             self.fed[number, epoch].extend(offsets)
-            self.dispatcher.feed(orders(number), records(number, *offsets, epoch=epoch))
+            self.dispatcher.feed({orders(number): records(number, *offsets, epoch=epoch)})
 
     def assign(self) -> None:
         free = [n for n in range(self.PARTITIONS) if n not in self.epoch]
@@ -685,7 +685,7 @@ def test_a_record_is_not_changed_on_its_way(make: Make) -> None:
     desk.dispatcher.assigned([ZERO])
     [record] = records(0, 3)
     record = record._replace(headers=(("trace", b"1"),))
-    desk.dispatcher.feed(ZERO, [replace_nothing(record)])
+    desk.dispatcher.feed({ZERO: [replace_nothing(record)]})
     desk.rest()
     with desk.dispatcher._change:
         assert desk.dispatcher._change.wait_for(lambda: desk.dispatcher.waiting == 0, PATIENCE)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2] / "app"
 
 #: Lower number, lower layer. Modules that are not named here are the pure core, layer 0.
 LAYERS = {
+    "testing": 1,
     "telemetry": 1,
     "kafka": 1,
     "http": 1,
@@ -19,6 +20,8 @@ LAYERS = {
     "cli": 3,
     "client": 3,
     "configuration": 3,
+    "dlq": 3,
+    "letter_text": 3,
     "render": 3,
     "__main__": 4,
 }

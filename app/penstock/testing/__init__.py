@@ -12,8 +12,9 @@ those of a service. Kafka, threads and the clock are not: topics are lists, and 
 virtual, so an hour of back-off is over at once.
 """
 
+from penstock.testing.calls import Try
 from penstock.testing.errors import KitError
-from penstock.testing.kit import EPOCH, Kit
-from penstock.testing.member import Try
+from penstock.testing.kit import Kit
+from penstock.testing.virtual import EPOCH
 
 __all__ = ["EPOCH", "Kit", "KitError", "Try"]

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from penstock.decoding import caller
 from penstock.desk import Desk, Outcome
@@ -23,81 +21,18 @@ from penstock.offsets import Position
 from penstock.plan import Plan
 from penstock.policy import Again, Then
 from penstock.record import Partition, Record
+from penstock.testing.calls import Expired, Spending, Try
 from penstock.testing.errors import KitError
-from penstock.testing.topics import Topics
-from penstock.testing.virtual import VirtualLoop
-
-
-@dataclass(slots=True, eq=False)
-class Try:
-    """A call of the handler: one record, or those of a batch.
-
-    ``at`` and ``ended`` are virtual seconds; ``ended`` is ``None`` while it is in flight, and
-    stays so when the process died meanwhile. ``error`` is what the handler raised.
-    """
-
-    records: tuple[Record, ...]
-    at: float
-    ended: float | None = None
-    error: BaseException | None = None
-
-
-class Expired(BaseException):
-    """Raised in a plain handler whose time is over. Not an ``Exception``: handlers catch those."""
-
-
-class Spending:
-    """The virtual time that a plain function spends."""
-
-    def __init__(self, limit: float | None) -> None:
-        self._limit = limit
-        self.seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Let it pass; raises at the time limit, as a service does."""
-        self.seconds += seconds
-        if self._limit is not None and self.seconds > self._limit:
-            self.seconds = self._limit
-            raise Expired
-
-
-class Around(Protocol):
-    """What a member needs of its kit."""
-
-    loop: VirtualLoop
-    topics: Topics
-    #: What the handler that runs at this moment spends, if it is a plain function.
-    spending: Spending | None
-    tries: list[Try]
-    counts: Counter[str]
-
-    def noticed(self) -> None:
-        """Something happened: look whether what is waited for has come."""
-        ...
-
-    def completed(self, records: Iterable[Record]) -> None:
-        """The handler returned for these."""
-        ...
-
-    def settled(self, record: Record) -> None:
-        """A record is finished without its handler."""
-        ...
-
-    def post(self, letter: Letter) -> Exception | None:
-        """Send a dead letter; the error if it is refused."""
-        ...
-
-    def escaped(self, error: BaseException) -> None:
-        """Not the handler's failure, but the test's."""
-        ...
+from penstock.testing.virtual import EPOCH
+from penstock.testing.world import World
 
 
 class Member:
     """One worker, as far as its group sees it."""
 
-    def __init__(self, plan: Plan, kit: Around, shuffle: Random | None) -> None:
+    def __init__(self, plan: Plan, world: World, shuffle: Random | None) -> None:
         self._plan = plan
-        self._kit = kit
+        self._world = world
         self._shuffle = shuffle
         self.desk = Desk(plan, shuffle.random if shuffle else lambda: 0.0)
         self._call = caller(plan.handler, plan.kind)
@@ -120,7 +55,7 @@ class Member:
 
     def assign(self, partitions: Iterable[Partition], *, fresh: bool = False) -> None:
         """Take partitions over where the group left them; ``fresh`` ones did not exist before."""
-        topics = self._kit.topics
+        topics = self._world.topics
         latest = self._plan.settings.auto_offset_reset == "latest" and not fresh
         found = {p: topics.commits.get(p) for p in partitions}
         for complaint in self.desk.assigned(found):
@@ -143,8 +78,9 @@ class Member:
     def pump(self) -> None:
         """Give work to every free runner, as far as there is some."""
         if self.dead:
+            self._world.noticed()
             return
-        desk, now = self.desk, self._kit.loop.time()
+        desk, now = self.desk, self._world.loop.time()
         self._poll()
         while len(self._tasks) < self._plan.concurrency:
             if self._shuffle and desk.ready:
@@ -155,38 +91,36 @@ class Member:
             if job.letter is not None:
                 self._send(job)
                 continue
-            task = self._kit.loop.create_task(self._work(job))
+            task = self._world.loop.create_task(self._work(job))
             self._tasks.add(task)
             task.add_done_callback(self._over)
         self._look_again()
-        if self._commit_timer is None and desk.committable():
-            pause = self._plan.settings.commit_interval
-            self._commit_timer = self._kit.loop.call_later(pause, self.commit)
-        self._kit.noticed()
+        self._commit_later()
+        self._world.noticed()
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._kit.escaped(task.exception() or KitError("a runner ended"))
+            self._world.escaped(task.exception() or KitError("a runner ended"))
         self.pump()
 
     def _look_again(self) -> None:
         """Back-offs that end, breakers that let one through."""
         if self._timer is not None:
             self._timer.cancel()
-        due = self.desk.due()
-        self._timer = None if due is None else self._kit.loop.call_at(due, self.pump)
+        free = len(self._tasks) < self._plan.concurrency  # whoever ends looks for work, too
+        due = self.desk.due() if free else None
+        self._timer = None if due is None else self._world.loop.call_at(due, self.pump)
 
     def _poll(self) -> None:
         """Fetch as long as back-pressure lets us, and there is something."""
-        desk, topics = self.desk, self._kit.topics
+        desk, topics = self.desk, self._world.topics
         while not desk.draining and not desk.is_quiet:
             pause, resume = desk.flow()
             self._paused.update(pause)
             self._paused.difference_update(resume)
             room = self._plan.settings.max_poll_records
             owned = self.owned
-            self._turn += 1
             for index in range(len(owned)):
                 partition = owned[(self._turn + index) % len(owned)]
                 if partition in self._paused:
@@ -195,16 +129,22 @@ class Member:
                 if records:
                     room -= len(records)
                     self._next[partition] = records[-1].offset + 1
-                    desk.feed(partition, records, self._kit.loop.time())
+                    desk.feed(partition, records, self._world.loop.time())
                 if not room:
                     break
+            self._turn += 1
             if room == self._plan.settings.max_poll_records:
                 return
 
     @property
+    def ended(self) -> bool:
+        """Whether no handler of it runs, or goes on running after the process died."""
+        return not self._tasks
+
+    @property
     def at_rest(self) -> bool:
         """Whether nothing is left to do, now or later."""
-        desk, topics = self.desk, self._kit.topics
+        desk, topics = self.desk, self._world.topics
         return not (
             self._tasks
             or desk.running
@@ -227,9 +167,9 @@ class Member:
                     return
                 lane.done_all(records)
                 job.done += len(records)
-                self._kit.counts["lost" if lane.gone else "done"] += len(records)
-                self._kit.completed(records)
-                self._kit.noticed()
+                self._commit_later()
+                self._world.completed(records, gone=lane.gone)
+                self._world.noticed()
                 await asyncio.sleep(0)  # whoever waits for just this may stop here
         except BaseException as error:  # tried again or given up on, or fatal: the desk decides
             if self.dead:
@@ -241,10 +181,11 @@ class Member:
 
     async def _handle(self, records: list[Record]) -> None:
         """Call the handler; takes as long as it does, in virtual time."""
-        kit, loop = self._kit, self._kit.loop
+        world, loop = self._world, self._world.loop
         call = Try(tuple(records), loop.time())
-        kit.tries.append(call)
+        world.begins(call)
         self.calls.append(call)
+        world.noticed()
         argument = list(records) if self._plan.kind.batch else records[0]
         try:
             if self._plan.kind.asynchronous:
@@ -277,7 +218,7 @@ class Member:
     async def _spent(self, argument: Any) -> None:
         """A plain function runs at once; then the time passes that it said it spends."""
         seconds = self._plan.policy.timeout
-        spending = self._kit.spending = Spending(seconds)
+        spending = self._world.spending = Spending(seconds)
         failure: BaseException | None = None
         try:
             self._call(argument)
@@ -286,14 +227,14 @@ class Member:
         except BaseException as error:
             failure = error
         finally:
-            self._kit.spending = None
+            self._world.spending = None
         if spending.seconds:
             await asyncio.sleep(spending.seconds)
         if failure is not None:
             raise failure
 
     def _give_back(self, job: Job, error: BaseException | None) -> None:
-        outcome = self.desk.finish(job, error, self._kit.loop.time())
+        outcome = self.desk.finish(job, error, self._world.loop.time())
         self.count_dropped()
         if error is not None and outcome is not None:
             self._settle(outcome)
@@ -301,33 +242,31 @@ class Member:
     def _settle(self, outcome: Outcome) -> None:
         verdict = outcome.verdict
         if isinstance(verdict, Again):
-            self._kit.counts["retried"] += 1
+            self._world.counts["retried"] += 1
         elif verdict.then is Then.SKIP:
-            self._kit.counts["skipped"] += 1
-            self._kit.settled(outcome.record)
+            self._world.finished(outcome.record, "skipped")
         if outcome.letter is not None:
             self._send(outcome.letter)
 
     def count_dropped(self) -> None:
         """Count what the desk dropped."""
-        self._kit.counts["dropped"] += sum(self.desk.dropped.values())
+        self._world.counts["dropped"] += sum(self.desk.dropped.values())
         self.desk.dropped = {}
 
     # -- dead letters ------------------------------------------------------------------
 
     def _send(self, job: Job) -> None:
-        self._kit.loop.call_soon(self._sent, job)
+        self._world.loop.call_soon(self._sent, job)
 
     def _sent(self, job: Job) -> None:
         refused = job.letter
         if self.dead or refused is None:
             return
-        failure = self._kit.post(self._letter(refused))
-        gone = job.lane.gone
-        self.desk.sent(job, failure, self._kit.loop.time())
+        failure = self._world.post(self._letter(refused))
+        self.desk.sent(job, failure, self._world.loop.time())
         self.count_dropped()
         if failure is None:
-            self._kit.counts["lost" if gone else "dead_lettered"] += 1
+            self._world.finished(refused.record, "dead_lettered")
         self.pump()
 
     def _letter(self, refused: Refused) -> Letter:
@@ -339,7 +278,7 @@ class Member:
             traceback="".join(traceback.format_exception(refused.error)),
             attempts=refused.attempts,
             group=self._plan.group,
-            at=self._kit.loop.time(),
+            at=EPOCH + self._world.loop.time(),
         )
 
     # -- commits, the end --------------------------------------------------------------
@@ -351,13 +290,19 @@ class Member:
             self._commit_timer = None
         self._commit(self.desk.committable())
 
+    def _commit_later(self) -> None:
+        """At the latest an interval after something finished."""
+        if self._commit_timer is None and self.desk.committable():
+            pause = self._plan.settings.commit_interval
+            self._commit_timer = self._world.loop.call_later(pause, self.commit)
+
     def commit_these(self, partitions: Iterable[Partition]) -> None:
         """Commit what is finished of partitions that move away."""
         self._commit(self.desk.committable(list(partitions)))
 
     def _commit(self, offsets: Mapping[Partition, Position]) -> None:
         if offsets and not self.dead:
-            self._kit.topics.commit(offsets)
+            self._world.topics.commit(offsets)
             self.desk.committed(offsets)
 
     def die(self) -> None:
@@ -368,15 +313,11 @@ class Member:
                 timer.cancel()
         for task in self._tasks:
             task.cancel()
-        self.calls.clear()
         self._next.clear()
 
 
 def _is_the_tests(error: BaseException) -> bool:
     """Ctrl-C, ``pytest.fail`` or a timeout of pytest's: no service would ever see them."""
-    return isinstance(error, KitError | KeyboardInterrupt) or (
-        not isinstance(error, Exception) and type(error).__module__.startswith("_pytest.")
+    return isinstance(error, KitError | KeyboardInterrupt) or any(
+        base.__module__ == "_pytest.outcomes" for base in type(error).__mro__
     )
-
-
-Finished = Callable[[Record], None]

@@ -6,17 +6,25 @@ import asyncio
 import heapq
 import math
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Executor
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from penstock.testing.errors import KitError
 
+#: The moment at which virtual time begins: 2026-01-01, in seconds since the epoch.
+EPOCH: Final = 1_767_225_600
+
 #: What asks the outside world. A test must not, and virtual time would not wait for it.
 _REAL = (
-    "add_reader add_signal_handler add_writer connect_read_pipe connect_write_pipe "
-    "create_connection create_datagram_endpoint create_server create_unix_connection "
-    "create_unix_server getaddrinfo getnameinfo sendfile sock_accept sock_connect sock_recv "
-    "sock_recv_into sock_sendall start_tls subprocess_exec subprocess_shell"
-).split()
+    *("add_reader", "add_signal_handler", "add_writer", "connect_read_pipe"),
+    *("connect_write_pipe", "create_connection", "create_datagram_endpoint", "create_server"),
+    *("create_unix_connection", "create_unix_server", "getaddrinfo", "getnameinfo", "sendfile"),
+    *("sock_accept", "sock_connect", "sock_recv", "sock_recv_into", "sock_sendall", "start_tls"),
+    *("subprocess_exec", "subprocess_shell"),
+)
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -50,6 +58,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Let time pass in which nothing happens."""
         self._now = max(self._now, to)
 
+    @property
+    def forsaken(self) -> bool:
+        """Whether nothing is ready, and nothing ever will be."""
+        return not self._ready and not self._scheduled
+
     def _run_once(self) -> None:
         """One callback: ``stop()`` then means *now*, not after whatever else is ready."""
         if not self._ready:
@@ -73,10 +86,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
             timer._scheduled = False  # noqa: SLF001 (as the base class does)
             self._ready.append(timer)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(
+        self,
+        executor: Executor | None,
+        func: Callable[[*_Ts], _T],
+        *args: *_Ts,
+    ) -> asyncio.Future[_T]:
         """Run it here and now: ``asyncio.to_thread`` in a handler stays deterministic."""
         del executor
-        future = self.create_future()
+        future: asyncio.Future[_T] = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as error:  # the awaiting coroutine's
@@ -93,7 +111,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 def _refusal(name: str) -> Callable[..., Any]:
-    def refuse(self: VirtualLoop, *_args: Any, **_options: Any) -> Any:
+    def refuse(*_args: Any, **_options: Any) -> Any:
         raise KitError(
             f"a handler asked for the outside world (loop.{name}), which virtual time cannot "
             "wait for: give it a stand-in in tests"

@@ -46,6 +46,9 @@ class Coroutines:
         if self._nudged or not self._free:
             return  # whoever becomes free looks for work itself
         self._nudged = True
+        if threading.get_ident() == self._thread.ident:
+            self._loop.call_soon(self._pump)  # without waking a loop that is awake
+            return
         with contextlib.suppress(RuntimeError):  # closed between the look and the call
             self._loop.call_soon_threadsafe(self._pump)
 

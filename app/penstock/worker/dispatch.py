@@ -173,6 +173,7 @@ class Dispatcher:
             dropped = desk.dropped
             if dropped:
                 desk.dropped = {}
+            more = desk.ready or error is not None
             self._wake()
             if self._looking:
                 self._change.notify_all()
@@ -187,7 +188,8 @@ class Dispatcher:
             self._count_dropped(dropped)
         if self._plan.policy.breaker is not None:
             self._tell_breaker()
-        self._hands.nudge()
+        if more:
+            self._hands.nudge()
         if stopped:
             self.on_settled()
         return following
@@ -294,12 +296,15 @@ class Dispatcher:
 
     # -- records in --------------------------------------------------------------------
 
-    def feed(self, partition: Partition, records: list[Record]) -> None:
+    def feed(self, fetched: Mapping[Partition, list[Record]]) -> None:
         """Hand over what a poll brought. Records of a partition we do not own are ignored."""
+        if not fetched:
+            return
+        now = time.monotonic()
         with self._work:
-            ready = self._desk.feed(partition, records, time.monotonic())
-            if ready or self._desk.due() is not None:
-                self._wake()
+            for partition, records in fetched.items():
+                self._desk.feed(partition, records, now)
+            self._wake()
         self._hands.nudge()
 
     def flow(self) -> tuple[Collection[Partition], Collection[Partition]]:

@@ -130,8 +130,7 @@ class PollLoop:
                 full = self._dispatcher.saturated
                 # A partition that is paused comes back in a moment: look more often.
                 patience = 0 if full else _LIMITED_POLL if self._flow_paused else _POLL
-                for partition, records in self._engine.poll(patience, self._limit).items():
-                    self._dispatcher.feed(partition, records)
+                self._dispatcher.feed(self._engine.poll(patience, self._limit))
                 self._tend(time.monotonic())
                 if self._dispatcher.fatal is not None:
                     return PenstockError(self._dispatcher.fatal)
@@ -326,7 +325,7 @@ class PollLoop:
             return Ending(
                 Exit.FORCED,
                 clean=False,
-                reason="the drain deadline passed before the dead letters of "
+                reason="the drain ended before the dead letters of "
                 f"{', '.join(sending)} were confirmed",
             )
         if not committed:

@@ -151,10 +151,14 @@ class Worker:
         self._letters.post(letter, done)
 
     def _warnings(self) -> list[str]:
-        missing = self._letters.missing() if self._letters is not None else frozenset()
+        if self._letters is None:
+            return []
+        missing, refused = self._letters.missing(), self._letters.refused()
+        told = dict.fromkeys(missing, "does not exist")
+        told |= dict.fromkeys(refused, "may not be written to")
         return [
-            f"dead-letter topic {topic!r} does not exist: records that are given up on wait for it"
-            for topic in sorted(missing)
+            f"dead-letter topic {topic!r} {what}: records that are given up on wait for it"
+            for topic, what in sorted(told.items())
         ]
 
     # -- leaving -----------------------------------------------------------------------

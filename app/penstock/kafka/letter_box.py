@@ -1,0 +1,374 @@
+"""Reads a dead-letter topic as it is now, and marks letters as dealt with.
+
+The marks are a consumer group's commits: the next offset to deal with, and in its metadata what
+is dealt with beyond (:mod:`penstock.offset_map`). The consumer here is no member of the group,
+it reads partitions that it names itself, so nothing is rebalanced and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Final
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as k
+from kafka.structs import OffsetAndMetadata
+
+from penstock import offset_map
+from penstock.errors import AuthorizationFailed, KafkaFailure, NotSent, PenstockError
+from penstock.kafka.config import consumer_options
+from penstock.kafka.failures import principal_of, translate
+from penstock.kafka.lookup import look_up
+from penstock.kafka.net import NetClient
+from penstock.letter_filter import Stored
+from penstock.letters import origin
+from penstock.offsets import Position, Tracker
+from penstock.record import Record
+from penstock.settings import Settings
+
+#: Private attributes this module reaches into, as dotted paths from the consumer.
+PRIVATE: Final = ("_manager.wait_for", "_net.run")
+
+#: Seconds for each question to the cluster.
+_ANSWER: Final = 10.0
+#: Seconds without a record, or any progress, until reading is given up.
+_PATIENCE: Final = 30.0
+#: Letters that are sent, and then marked, at a time.
+BATCH: Final = 100
+
+#: Sends letters back; of each, ``None`` when confirmed.
+Send = Callable[[Sequence[Stored]], Sequence[NotSent | None]]
+
+
+class LetterBox:
+    """A dead-letter topic as it is when this is made: what comes later is not looked at.
+
+    Raises:
+        KafkaFailure: no broker, no such topic, or it may not be read.
+    """
+
+    def __init__(self, settings: Settings, topic: str, group: str) -> None:
+        self.topic = topic
+        self.group = group
+        #: What to tell besides: marks that cannot be read.
+        self.warnings: list[str] = []
+        self._principal = principal_of(settings.sasl_username)
+        options = consumer_options(settings, group, None) | {
+            "auto_offset_reset": "earliest",  # retention may take away what is being read
+            "bootstrap_timeout_ms": round(_ANSWER * 1000),
+        }
+        self._consumer = self._open(options)
+        try:
+            with self._translated():
+                self._begins, self._ends = self._bounds()
+                self._committed = {number: self._fetch(number) for number in self.partitions}
+            self._marks = {n: self._decoded(n, at) for n, at in self._committed.items()}
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, options: dict[str, Any]) -> Any:
+        clients: list[NetClient] = []
+
+        def client(**more: Any) -> NetClient:
+            clients.append(NetClient(**more))
+            return clients[-1]
+
+        try:
+            return KafkaConsumer(**options, kafka_client=client)
+        except (k.KafkaError, OSError, ValueError, TypeError, AssertionError) as error:
+            refused = next((c.refused for c in clients if c.refused is not None), None)
+            why = next((c.last_error for c in clients if c.last_error is not None), error)
+            for each in clients:
+                each.close()
+            if refused is None and isinstance(error, k.KafkaTimeoutError):
+                raise KafkaFailure(
+                    f"no broker answered within {_ANSWER:g} s ({why}): is "
+                    "PENSTOCK_BOOTSTRAP_SERVERS right?"
+                ) from error
+            raise self._failure(refused or error) from error
+
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions' numbers."""
+        return sorted(self._ends)
+
+    def letters(
+        self, number: int, *, settled: bool = False, start: int = 0, end: int | None = None
+    ) -> Iterator[Stored]:
+        """What lies in one partition from ``start`` to before ``end``.
+
+        ``settled``: also what is dealt with.
+        """
+        position, beyond = self._marks[number]
+        first = max(start, self._begins[number], 0 if settled else position)
+        last = self._ends[number] if end is None else min(end, self._ends[number])
+        for record in self._read(number, first, last):
+            done = record.offset < position or record.offset in beyond
+            if settled or not done:
+                yield Stored(record, origin(record.headers), done)
+
+    def settle(
+        self,
+        number: int,
+        chosen: AbstractSet[int],
+        send: Send | None,
+        told: Callable[[int], None],
+        halt: Callable[[], bool],
+    ) -> None:
+        """Send the ``chosen`` letters of one partition, and mark them; without ``send``, mark.
+
+        Marked every hundred letters: whatever ends this, only letters of the last hundred can
+        have been sent without being marked. ``told`` gets the number of those that are both;
+        ``halt`` is asked between batches.
+
+        Raises:
+            KafkaFailure: one was not taken, the marks have no room, or somebody else marks.
+        """
+        _, beyond = self._marks[number]
+        tracker = Tracker(beyond)
+        batch: list[Stored] = []
+        for stored in self._open_ones(number, chosen, tracker):
+            batch.append(stored)
+            while len(batch) >= BATCH:
+                if halt():
+                    return
+                batch = self._settle(number, tracker, batch, send, told)
+        while batch and not halt():
+            batch = self._settle(number, tracker, batch, send, told)
+
+    def _open_ones(
+        self, number: int, chosen: AbstractSet[int], tracker: Tracker
+    ) -> Iterator[Stored]:
+        """The chosen letters, while the tracker gets to know everything that lies between."""
+        if not chosen:
+            return
+        position, _ = self._marks[number]
+        for record in self._read(number, max(self._begins[number], position), max(chosen) + 1):
+            if tracker.admit([record.offset]) and record.offset in chosen:
+                yield Stored(record, origin(record.headers), settled=False)
+
+    def _settle(
+        self,
+        number: int,
+        tracker: Tracker,
+        batch: list[Stored],
+        send: Send | None,
+        told: Callable[[int], None],
+    ) -> list[Stored]:
+        """Deal with the first ones, as many as the marks have room for; returns the rest."""
+        count = _room(tracker, [stored.record.offset for stored in batch])
+        if not count:
+            at = f"{number}:{tracker.lowest}"
+            raise KafkaFailure(
+                f"the marks of group {self.group} have no room for {batch[0].record}: too much is "
+                f"dealt with beyond the oldest open letter. Deal with that one first: "
+                f"penstock dlq show {self.topic} {at}, then replay or drop it with --at {at}"
+            )
+        self._unshared(number)
+        now, rest = batch[:count], batch[count:]
+        outcomes = [None] * count if send is None else send(now)
+        done = [s for s, outcome in zip(now, outcomes, strict=True) if outcome is None]
+        for stored in done:
+            tracker.done(stored.record.offset)
+        if done:
+            self._mark(number, tracker, len(done) if send is not None else 0)
+            told(len(done))
+        failed = next((outcome for outcome in outcomes if outcome is not None), None)
+        if failed is not None:
+            raise KafkaFailure(str(failed)) from failed
+        return rest
+
+    def _mark(self, number: int, tracker: Tracker, sent: int) -> None:
+        assert tracker.position is not None
+        text = _encoded(tracker.position, tracker.beyond)
+        position = Position(tracker.position, text)
+        try:
+            with self._translated():
+                self._commit({number: position})
+        except PenstockError as error:
+            lost = (
+                f"; {sent} letters were sent and are not marked, so they stay open" if sent else ""
+            )
+            raise KafkaFailure(f"the marks were not taken: {error}{lost}") from error
+        self._committed[number] = position
+
+    def renew(self) -> None:
+        """Commit all marks once more: the cluster forgets those that are old."""
+        marked = {number: at for number, at in self._committed.items() if at is not None}
+        with self._translated():
+            self._commit(marked)
+
+    def close(self) -> None:
+        """Close the consumer."""
+        with contextlib.suppress(k.KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=1_000)
+
+    # -- the cluster -------------------------------------------------------------------
+
+    def _bounds(self) -> tuple[dict[int, int], dict[int, int]]:
+        consumer = self._consumer
+        manager = consumer._manager  # noqa: SLF001 (PRIVATE: partitions_for_topic asks for all)
+        found = consumer._net.run(look_up, manager, [self.topic], _ANSWER)[self.topic]  # noqa: SLF001 (PRIVATE)
+        if found.missing:
+            raise KafkaFailure(f"topic {self.topic} does not exist")
+        if found.error is not None:
+            if issubclass(found.error, k.AuthorizationError):
+                raise AuthorizationFailed(
+                    f"principal {self._principal} may not see topic {self.topic}: grant it READ "
+                    f"on Topic:{self.topic}"
+                )
+            raise found.error
+        tps = [TopicPartition(self.topic, number) for number in found.leaders]
+        begins = consumer.beginning_offsets(tps, timeout_ms=_ANSWER * 1000)
+        ends = consumer.end_offsets(tps, timeout_ms=_ANSWER * 1000)
+        return (
+            {tp.partition: int(offset) for tp, offset in begins.items()},
+            {tp.partition: int(offset) for tp, offset in ends.items()},
+        )
+
+    def _fetch(self, number: int) -> Position | None:
+        found = self._consumer.committed(
+            TopicPartition(self.topic, number), metadata=True, timeout_ms=_ANSWER * 1000
+        )
+        return None if found is None else Position(found.offset, found.metadata or "")
+
+    def _commit(self, positions: dict[int, Position]) -> None:
+        self._consumer.commit(
+            {
+                TopicPartition(self.topic, number): OffsetAndMetadata(at.offset, at.metadata, -1)
+                for number, at in positions.items()
+            },
+            timeout_ms=_ANSWER * 1000,
+        )
+
+    def _decoded(self, number: int, committed: Position | None) -> tuple[int, frozenset[int]]:
+        """What is dealt with: everything before an offset, and some beyond it."""
+        if committed is None or committed.offset > self._ends[number]:
+            return 0, frozenset()  # nothing, or of a topic that had this name before
+        try:
+            return committed.offset, offset_map.decode(*committed)
+        except offset_map.BadMap as error:
+            self.warnings.append(
+                f"the marks of group {self.group} for {self.topic}[{number}] are damaged "
+                f"({error}): letters from {number}:{committed.offset} on count as open"
+            )
+            return committed.offset, frozenset()
+
+    def _unshared(self, number: int) -> None:
+        """Two at once would undo each other's marks."""
+        with self._translated():
+            now = self._fetch(number)
+        if now != self._committed[number]:
+            raise KafkaFailure(
+                f"somebody else is marking letters of {self.topic}[{number}] in group "
+                f"{self.group}: wait until that has ended, and start again"
+            )
+
+    def _read(self, number: int, start: int, end: int) -> Iterator[Record]:
+        """Records from ``start`` to before ``end``, ended also by gaps and transaction markers."""
+        if start >= end:
+            return
+        tp = TopicPartition(self.topic, number)
+        with self._translated():
+            self._consumer.assign([tp])
+            self._consumer.seek(tp, start)
+        position, since = start, time.monotonic()
+        while position < end:
+            fetched = self._poll(tp)
+            for found in fetched:
+                if found.offset >= end:
+                    return
+                if found.offset >= start:
+                    yield _record(found)
+            with self._translated():
+                reached = self._consumer.position(tp, timeout_ms=_ANSWER * 1000)
+            if fetched or reached != position:
+                position, since = reached or position, time.monotonic()
+            elif time.monotonic() - since > _PATIENCE:
+                raise KafkaFailure(
+                    f"nothing arrives from {self.topic}[{number}]@{position}, and it should go on "
+                    f"to {end}"
+                )
+            elif not fetched:
+                with self._translated():  # truncated meanwhile?
+                    end = min(end, self._consumer.end_offsets([tp], _ANSWER * 1000)[tp])
+
+    def _poll(self, tp: Any) -> list[Any]:
+        try:
+            fetched = self._consumer.poll(timeout_ms=1_000)
+        except Exception as error:
+            failure = translate(error, principal=self._principal, group=self.group)
+            if isinstance(failure, KafkaFailure):
+                raise failure from error
+            return []  # it passes; patience has an end
+        records: list[Any] = fetched.get(tp, [])
+        return records
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except k.KafkaError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: BaseException) -> KafkaFailure:
+        if isinstance(
+            error, k.UnknownMemberIdError | k.IllegalGenerationError | k.CommitFailedError
+        ):
+            return KafkaFailure(
+                f"consumer group {self.group} has members, a running consumer: its marks are not "
+                "ours to make; choose another --group"
+            )
+        found = translate(error, principal=self._principal, group=self.group)
+        return found if isinstance(found, KafkaFailure) else KafkaFailure(str(found))
+
+
+def _record(found: Any) -> Record:
+    return Record(
+        found.topic,
+        found.partition,
+        found.offset,
+        found.timestamp,
+        found.key,
+        found.value,
+        found.headers,
+    )
+
+
+def _room(tracker: Tracker, offsets: Sequence[int]) -> int:
+    """How many of ``offsets`` can be marked now; one that is the oldest open letter always."""
+    assert tracker.position is not None
+    beyond = tracker.beyond
+
+    def has_room(count: int) -> bool:
+        chosen = beyond.union(offsets[:count])
+        assert tracker.position is not None
+        if offset_map.fits(tracker.position, max(chosen), len(chosen)):
+            return True
+        try:
+            offset_map.encode(tracker.position, chosen)
+        except ValueError:
+            return False
+        return True
+
+    if has_room(len(offsets)):
+        return len(offsets)
+    low, high = int(offsets[0] == tracker.lowest), len(offsets) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if has_room(middle) else (low, middle - 1)
+    return low
+
+
+def _encoded(position: int, beyond: AbstractSet[int]) -> str:
+    """The map; where some of a batch failed in between, without the farthest if it must be."""
+    marked = sorted(beyond)
+    while True:
+        try:
+            return offset_map.encode(position, marked)
+        except ValueError:
+            marked.pop()

@@ -1,0 +1,57 @@
+"""A handler that takes longer than ``max_poll_interval``: nobody loses the seat for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from devtools.service import Service
+from devtools.tasks import Task
+from tests.scenarios.course import Course, until_done
+
+#: Ten minutes of work with a limit of five, scaled down. Every limit is shorter than the work.
+WORK = 9.0
+LIMITS: dict[str, object] = {
+    "max_poll_interval": 6,
+    "poll_stall_timeout": 5,
+    "session_timeout": 6,
+    "heartbeat_interval": 1.5,
+    "revoke_timeout": 4,
+}
+
+
+def test_handler_longer_than_every_limit_keeps_its_seat(
+    make_course: Callable[..., Course], serve: Callable[..., Service]
+) -> None:
+    courses = [
+        make_course("sync", partitions=2),
+        make_course("async", partitions=2, asynchronous=True),
+        make_course("batch", partitions=2, kind="batch"),
+    ]
+    service = serve(*courses, **LIMITS).start().until_ready()
+    for course in courses:
+        course.send([Task(0, b"long", sleep=WORK), Task(0, b"next"), Task(1, b"other")])
+
+    def assigned() -> dict[str, float]:
+        name = "penstock_rebalances_total"
+        return {k: v for k, v in service.metrics().items() if k.startswith(name)}
+
+    service.until(lambda: service.metrics()["penstock_in_flight_records"] >= 3, "the long ones")
+    before, alive = assigned(), set[int]()
+
+    def look() -> bool:
+        alive.add(service.get("/livez")[0])
+        return sum(course.done() for course in courses) >= 3 * len(courses)
+
+    service.until(look, "all records", 60)
+    assert alive == {200}
+    assert assigned() == before
+    assert all(member["joined"] for member in service.status()["workers"])
+    assert service.stop() == 0
+    until_done(service.until, *courses)
+    for course in courses:
+        verdict = course.judge()
+        assert verdict.perfect, f"{course.topic}: {verdict}"
+        (span,) = [span for span in course.spans() if span.key == "long"]
+        assert span.ended is not None
+        assert span.ended - span.began >= WORK
+        assert course.positions() == course.sent

@@ -1,0 +1,378 @@
+"""Dead letters: their headers there and back, the filters, and what people are shown."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import letter_text, letters
+from penstock.letter_filter import Filter, Stored, moment, position
+from penstock.letters import (
+    PREFIX,
+    REASON_LIMIT,
+    SHORT_REASON,
+    TRACEBACK_LIMIT,
+    Detail,
+    Letter,
+    Origin,
+    for_replay,
+    headers,
+    origin,
+    original,
+)
+from penstock.record import Record
+
+NOW = 1_800_000_000.0
+
+
+def record(**changes: Any) -> Record:
+    return Record("orders", 3, 17, 1_700_000_000_000, b"k", b"v", [("a", b"1")])._replace(**changes)
+
+
+def letter(**changes: Any) -> Letter:
+    fields: dict[str, Any] = {
+        "record": record(),
+        "topic": "orders.dead",
+        "reason": "no stock",
+        "error": "shop.OutOfStock",
+        "traceback": "Traceback …\n",
+        "attempts": 5,
+        "group": "billing",
+        "at": NOW,
+    }
+    return Letter(**fields | changes)
+
+
+def ours(found: list[tuple[str, bytes | None]]) -> dict[str, bytes | None]:
+    return {name: value for name, value in found if name.startswith(PREFIX)}
+
+
+# -- headers ---------------------------------------------------------------------------
+
+
+def test_headers_are_the_records_own_and_then_ours() -> None:
+    own = [("b", None), ("a", b"\xff"), ("b", b""), ("penstock.other", b"x")]
+    found = headers(letter(record=record(headers=own)))
+    assert found == [
+        *own,
+        ("penstock.dlq.topic", b"orders"),
+        ("penstock.dlq.partition", b"3"),
+        ("penstock.dlq.offset", b"17"),
+        ("penstock.dlq.timestamp", b"1700000000000"),
+        ("penstock.dlq.group", b"billing"),
+        ("penstock.dlq.reason", b"no stock"),
+        ("penstock.dlq.error", b"shop.OutOfStock"),
+        ("penstock.dlq.attempts", b"5"),
+        ("penstock.dlq.at", b"2027-01-15T08:00:00.000Z"),
+        ("penstock.dlq.traceback", "Traceback …\n".encode()),
+    ]
+
+
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
+own_headers = st.lists(
+    st.tuples(texts.filter(lambda n: not n.startswith(PREFIX)), st.none() | st.binary()), max_size=5
+)
+
+
+@given(
+    own=own_headers,
+    topic=st.from_regex(r"[a-zA-Z0-9._-]{1,249}", fullmatch=True),
+    numbers=st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1)),
+    timestamp=st.integers(-1, 2**53),
+    words=st.tuples(texts, texts, texts, texts),
+    attempts=st.integers(1, 10**9),
+    at=st.integers(0, 4_000_000_000_000),
+)
+def test_what_is_written_is_read_back(
+    own: list[tuple[str, bytes | None]],
+    topic: str,
+    numbers: tuple[int, int],
+    timestamp: int,
+    words: tuple[str, str, str, str],
+    attempts: int,
+    at: int,
+) -> None:
+    reason, error, traceback, group = words
+    sent = letter(
+        record=Record(topic, *numbers, timestamp, None, None, own),
+        reason=reason,
+        error=error,
+        traceback=traceback,
+        group=group,
+        attempts=attempts,
+        at=at / 1000,
+    )
+    found = headers(sent)
+    assert original(found) == own
+    back = origin(found)
+    assert back is not None
+    assert (back.topic, back.partition, back.offset) == (topic, *numbers)
+    assert (back.timestamp, back.attempts, back.replayed) == (timestamp, attempts, 0)
+    assert back.at == pytest.approx(at / 1000, abs=0.001)
+    assert "\n" not in back.reason
+    if len(" ".join(reason.split())) <= REASON_LIMIT:
+        assert back.reason == " ".join(reason.split())
+    if len(traceback.encode()) <= TRACEBACK_LIMIT:
+        assert back.traceback == traceback
+    assert back.group == group
+
+
+def test_text_that_utf8_cannot_hold_is_escaped() -> None:
+    back = origin(headers(letter(reason="a \ud800 b")))
+    assert back is not None
+    assert back.reason == "a \\ud800 b"
+
+
+@pytest.mark.parametrize("character", ["x", "ü", "𝄞"])
+def test_a_long_traceback_keeps_its_end(character: str) -> None:
+    for extra in range(4):
+        text = "first" + character * 9_000 + "e" * extra + "the end"
+        value = ours(headers(letter(traceback=text)))[PREFIX + "traceback"]
+        assert value is not None
+        assert TRACEBACK_LIMIT - 4 < len(value) <= TRACEBACK_LIMIT
+        kept = value.decode()  # no character is cut in two
+        assert kept.startswith("…\n")
+        assert text.endswith(kept.removeprefix("…\n"))
+
+
+def test_a_letter_that_is_too_large_loses_words_but_never_its_origin() -> None:
+    sent = letter(reason="r " * 600, traceback="t" * 100)
+    full, brief, short = (origin(headers(sent, detail)) for detail in Detail)
+    assert full is not None
+    assert brief is not None
+    assert short is not None
+    assert [len(o.traceback) for o in (full, brief, short)] == [100, 0, 0]
+    assert [len(o.reason) for o in (full, brief, short)] == [REASON_LIMIT] * 2 + [SHORT_REASON]
+    assert [str(o) for o in (full, brief, short)] == ["orders[3]@17"] * 3
+    assert short.error == "shop.OutOfStock"
+
+
+def test_a_second_death_replaces_our_headers() -> None:
+    size = 0
+    dead = record()
+    for death in range(5):
+        found = headers(letter(record=dead))
+        names = [name for name, _ in found]
+        assert len(names) == len(set(names))
+        assert original(found) == [("a", b"1")]
+        if death > 1:
+            assert len(found) == size
+        size = len(found)
+        dead = record(topic="orders.dead", partition=0, offset=death, headers=found)
+    again = origin(headers(letter(record=dead)))
+    assert again is not None
+    assert (again.topic, again.offset) == ("orders.dead", 4)
+
+
+def test_replays_are_counted_through_every_further_death() -> None:
+    sent = headers(letter())
+    for count in range(1, 4):
+        back = for_replay(sent)
+        assert back == [("a", b"1"), (PREFIX + "replayed", str(count).encode())]
+        assert origin(back) is None  # a record again, no letter
+        sent = headers(letter(record=record(headers=back)))
+        read = origin(sent)
+        assert read is not None
+        assert read.replayed == count
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"topic": None},
+        {"topic": b""},
+        {"partition": None},
+        {"partition": b"x"},
+        {"offset": b"1" * 20},
+        {"offset": "١".encode()},  # a digit, but not one of ours
+        {"offset": b""},
+    ],
+)
+def test_what_is_not_a_letter_of_ours_is_none(changes: dict[str, bytes | None]) -> None:
+    found = dict(headers(letter()))
+    for name, value in changes.items():
+        found[PREFIX + name] = value
+    assert origin(list(found.items())) is None
+    assert origin([]) is None
+
+
+def test_damaged_details_leave_the_origin_readable() -> None:
+    found: dict[str, bytes | None] = {
+        **dict(headers(letter())),
+        PREFIX + "attempts": b"many",
+        PREFIX + "at": b"yesterday",
+        PREFIX + "timestamp": None,
+        PREFIX + "reason": b"\xff",
+        PREFIX + "replayed": b"-4",
+    }
+    read = origin(list(found.items()))
+    assert read is not None
+    assert (read.attempts, read.at, read.timestamp, read.reason) == (0, None, -1, "\ufffd")
+    assert (read.replayed, str(read)) == (0, "orders[3]@17")
+
+
+# -- filters ---------------------------------------------------------------------------
+
+
+def stored(sent: Letter | None = None, *, settled: bool = False, **changes: Any) -> Stored:
+    found = headers(sent or letter())
+    place = Record("orders.dead", 1, 42, int(NOW * 1000) + 5_000, b"k", b"v", found)
+    place = place._replace(**changes)
+    return Stored(place, origin(place.headers), settled)
+
+
+FOREIGN = stored(headers=[("x", b"y")], key=b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant", "foreign"),
+    [
+        ({}, True, True),
+        ({"topic": "orders"}, True, False),
+        ({"topic": "order"}, False, False),
+        ({"partition": 3}, True, False),
+        ({"partition": 1}, False, False),
+        ({"partition": 0}, False, False),
+        ({"positions": frozenset({(1, 42), (0, 1)})}, True, True),
+        ({"positions": frozenset({(1, 41)})}, False, False),
+        ({"error": "OutOfStock"}, True, False),
+        ({"error": "shop.OutOfStock"}, True, False),
+        ({"error": "Stock"}, False, False),
+        ({"reason": "NO st"}, True, False),
+        ({"reason": "card"}, False, False),
+        ({"key": "k"}, True, False),
+        ({"key": "0xff"}, False, True),
+        ({"since": NOW}, True, True),
+        ({"since": NOW + 1}, False, True),  # a foreign one has its record's time
+        ({"until": NOW}, False, False),
+        ({"until": NOW + 1}, True, False),
+        ({"topic": "orders", "key": "other"}, False, False),
+    ],
+)
+def test_filters(given: dict[str, Any], meant: bool, foreign: bool) -> None:
+    chosen = Filter(**given)
+    assert bool(chosen) is bool(given)
+    assert chosen(stored()) is meant
+    assert chosen(FOREIGN) is foreign
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", NOW - 90),
+        ("1.5h", NOW - 5_400),
+        ("7d", NOW - 604_800),
+        ("2027-01-15T08:00", NOW),
+        ("2027-01-15T08:00:00Z", NOW),
+        ("2027-01-15T09:00+01:00", NOW),
+        ("2027-01-15", NOW - 8 * 3_600),
+    ],
+)
+def test_times(text: str, seconds: float) -> None:
+    assert moment(text, NOW) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-2h", "soon", "2027-13-01", "9999999999d"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match="neither a time"):
+        moment(text, NOW)
+
+
+def test_positions() -> None:
+    assert position("3:1042") == (3, 1042)
+    for text in ("3", "3:", ":4", "3:-1", "3:4:5", "a:1", "³:1", "3:1\n"):
+        with pytest.raises(ValueError, match="PARTITION:OFFSET"):
+            position(text)
+
+
+# -- what is shown ---------------------------------------------------------------------
+
+
+def test_the_table_has_a_row_a_letter() -> None:
+    lines = letter_text.table([stored(), FOREIGN], states=False).splitlines()
+    assert lines[0].split() == ["AT", "SINCE", "FROM", "KEY", "ATTEMPTS", "ERROR", "REASON"]
+    assert lines[1].split(maxsplit=6) == [
+        "1:42",
+        "2027-01-15T08:00:00Z",
+        "orders[3]@17",
+        "k",
+        "5",
+        "shop.OutOfStock",
+        "no stock",
+    ]
+    assert lines[2].split(maxsplit=6)[2:] == ["-", "0xff", "-", "-", "(not a letter)"]
+    states = letter_text.table([stored(settled=True), stored()], states=True).splitlines()
+    assert [line.split()[1] for line in states] == ["STATE", "done", "open"]
+
+
+def test_json_is_one_line_and_tells_foreign_ones_apart() -> None:
+    said = letter_text.as_json(stored())
+    assert json.loads(json.dumps(said)) == said
+    assert said["letter"] is True
+    assert (said["at"], said["topic"], said["partition"], said["offset"]) == (
+        "1:42",
+        "orders",
+        3,
+        17,
+    )
+    foreign = letter_text.as_json(FOREIGN)
+    assert foreign["letter"] is False
+    assert "reason" not in foreign
+
+
+def test_show_says_everything() -> None:
+    one = stored(value=b"\x00\xff" * 20, headers=[("trace", b"t-1"), *headers(letter())])
+    text = letter_text.show(one, NOW + 75)
+    for part in (
+        "orders.dead[1]@42: open",
+        "from      orders[3]@17, written 2023-11-14T22:13:20Z",
+        "since     2027-01-15T08:00:00Z (1 min 15 s ago)",
+        "by        group billing, after 5 attempts",
+        "reason    no stock",
+        "error     shop.OutOfStock",
+        "key       k",
+        "headers   trace: t-1",
+        "          a: 1",
+        "value     40 bytes",
+        "00000010  00 ff 00 ff",
+        "Traceback …",
+    ):
+        assert part in text
+    assert "penstock.dlq" not in text
+    assert "none (a tombstone)" in letter_text.show(stored(value=None), NOW)
+    assert "not a letter" in letter_text.show(FOREIGN, NOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b'{"a": 1}\n', '{"a": 1}\n'),
+        ("grün".encode(), "grün"),
+        (b"", ""),
+        (b"\x1b[31mred", "00000000  1b 5b 33 31 6d 72 65 64" + " " * 24 + "  .[31mred"),
+    ],
+)
+def test_values_are_text_or_hex(value: bytes, shown: str) -> None:
+    assert letter_text.content(value) == shown
+
+
+def test_headers_cannot_drive_the_terminal() -> None:
+    evil = letter(reason="\x1b]0;gotcha\x07", error="\x1b[2J", traceback="line\n\x1b[31mred\ttab\n")
+    shown = letter_text.table([stored(evil)], states=False) + letter_text.show(stored(evil), NOW)
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "line\n\ufffd[31mred\ttab" in shown
+
+
+@pytest.mark.parametrize("at", [-1.0, 1e18, float("inf")])
+def test_what_is_no_time_is_a_dash(at: float) -> None:
+    assert letter_text.when(at) == "-"
+
+
+def test_an_origin_prints_like_a_record() -> None:
+    assert str(Origin("orders", 3, 17)) == str(record())
+    assert letters.iso(0) == "1970-01-01T00:00:00.000Z"
