@@ -18,25 +18,26 @@ def rows(target: str) -> list[tuple[str, str, str]]:
     """``(NAME, value, source)`` of every setting, secrets masked.
 
     Group, topics and concurrency are told as they will be used, also where the code's
-    ``subscribe`` decides them.
+    ``subscribe`` decides them; of several subscriptions in turn.
 
     Raises:
         ConfigError: naming everything that is wrong.
     """
     app = load_app(target)
-    plan = plans(app)[0]
-    configured_token(plan.settings)
+    every_plan = plans(app)
+    settings = every_plan[0].settings
+    configured_token(settings)
     subscribed = {
-        "PENSTOCK_GROUP_ID": plan.group,
-        "PENSTOCK_TOPICS": ",".join(plan.topics),
-        "PENSTOCK_CONCURRENCY": str(plan.concurrency),
+        "PENSTOCK_GROUP_ID": "; ".join(plan.group for plan in every_plan),
+        "PENSTOCK_TOPICS": "; ".join(",".join(plan.topics) or plan.reads for plan in every_plan),
+        "PENSTOCK_CONCURRENCY": "; ".join(str(plan.concurrency) for plan in every_plan),
     }
     found = []
-    for name, value, source in settings_module.effective(plan.settings, app.settings):
+    for name, value, source in settings_module.effective(settings, app.settings):
         if source == "default" and name in subscribed:
             found.append((name, subscribed[name], "code"))
         elif name == "PENSTOCK_KAFKA_OPTIONS":
-            found.append((name, _masked(plan.settings.kafka_options), source))
+            found.append((name, _masked(settings.kafka_options), source))
         else:
             found.append((name, value, source))
     return found

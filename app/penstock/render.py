@@ -67,11 +67,17 @@ def _status(report: dict[str, Any]) -> Iterator[str]:
 def _workers(workers: list[dict[str, Any]]) -> str:
     if not workers:
         return "no workers"
+    several = len({worker.get("handler") for worker in workers}) > 1
     return table(
-        ("WORKER", "PID", "STATE", "JOINED", "POLLED", "PARTITIONS", "LAG", "IN FLIGHT"),
+        (
+            "WORKER",
+            *(("HANDLER",) if several else ()),
+            *("PID", "STATE", "JOINED", "POLLED", "PARTITIONS", "LAG", "IN FLIGHT"),
+        ),
         (
             (
                 worker["index"],
+                *((_or_dash(worker.get("handler")),) if several else ()),
                 _or_dash(worker.get("pid")),
                 worker["state"],
                 "yes" if worker.get("joined") else "no",

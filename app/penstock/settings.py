@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     ssl_check_hostname: bool = Field(True, description="check the broker's host name")
 
     # -- Work --------------------------------------------------------------------------
-    workers: int = Field(1, ge=1, le=256, description="worker processes")
+    workers: int = Field(1, ge=1, le=256, description="worker processes of each subscription")
     concurrency: int | None = Field(
         None, ge=1, le=1024, description="handlers at work in a worker; overrides the code's"
     )

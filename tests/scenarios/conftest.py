@@ -95,7 +95,6 @@ def serve(make_service: Callable[..., Service], broker: Broker) -> Callable[...,
     def make(*courses: Course, **settings: object) -> Service:
         env = tasks.environment(*(course.reader for course in courses))
         settings.setdefault("bootstrap_servers", broker.bootstrap)
-        settings.setdefault("workers", len(courses))  # XXX until the supervisor multiplies
         return make_service(tasks.APP, env=env, **settings)
 
     return make

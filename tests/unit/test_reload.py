@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from penstock.seat import Seat
-from penstock.supervisor.child import Child
+from penstock.supervisor.child import Child, Hello, Reading
 from penstock.supervisor.reload import Reload
 from penstock.supervisor.verdict import End
 from tests.unit.making import make_settings
@@ -16,12 +16,17 @@ CLEAN = End(4, planned=True, reason="")
 BROKEN = End(78, planned=False, reason="importing shop failed")
 
 
+def hello(subscriptions: int = 1) -> Hello:
+    reading = Reading("bill", "billing", ("orders",), pattern=False)
+    return Hello({}, concurrency=1, subscriptions=(reading,) * subscriptions)
+
+
 class FakeChild:
     def __init__(self, index: int, pid: int) -> None:
         self.index, self.pid = index, pid
         self.spawned_at = 0.0
         self.discarded = False
-        self.hello: object | None = None
+        self.hello: Hello | None = None
         self.joined = self.draining = self.killed = False
         self.seat: str | None = None
 
@@ -42,6 +47,7 @@ class FakeSupervisor:
 
     def __init__(self, workers: int) -> None:
         self.settings = make_settings()
+        self.subscriptions = hello().subscriptions
         self.pids = 100
         self.children: dict[int, Any] = {}
         for index in range(workers):
@@ -91,7 +97,7 @@ def test_one_after_another() -> None:
         old, new = scene.before[index], scene.new
         assert not scene.step()
         assert not old.draining  # not before the new one has imported the code
-        new.hello = object()
+        new.hello = hello()
         assert not scene.step()
         assert (old.draining, old.seat) == (True, "keep")
         assert not any(scene.before[i].draining for i in range(index + 1, 3))
@@ -116,7 +122,7 @@ def test_new_code_that_does_not_import_leaves_the_old_one_alone() -> None:
 def test_an_old_worker_that_does_not_drain_in_time_is_ended_once() -> None:
     scene = Scene()
     scene.step()
-    scene.new.hello = object()
+    scene.new.hello = hello()
     scene.step()
     old = scene.before[0]
     scene.now = 24.9
@@ -142,7 +148,7 @@ def test_a_replacement_that_ends_is_not_waited_for(old_first: bool) -> None:
     scene = Scene()
     scene.step()
     new, old = scene.new, scene.before[0]
-    new.hello = object()
+    new.hello = hello()
     scene.step()
     if old_first:
         assert scene.bury(old, CLEAN)
@@ -167,3 +173,15 @@ def test_a_replacement_that_never_comes_up_is_given_up() -> None:
     assert scene.bury(scene.new, CLEAN)
     assert scene.step()
     assert not scene.before[0].draining
+
+
+def test_another_number_of_subscriptions_is_refused() -> None:
+    scene = Scene(workers=2)
+    scene.step()
+    scene.new.hello = hello(subscriptions=2)
+    assert not scene.step()
+    assert scene.new.discarded
+    assert not scene.step()
+    assert scene.bury(scene.new, CLEAN)
+    assert scene.step()
+    assert not any(child.draining for child in scene.before.values())

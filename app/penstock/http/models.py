@@ -44,6 +44,8 @@ class Worker(_Answer):
 
     index: int
     pid: int | None = Field(default=None, description="absent while the worker is being replaced")
+    handler: str | None = Field(default=None, description="its subscription; unknown at first")
+    group: str | None = Field(default=None, description="its consumer group; unknown at first")
     state: str
     joined: bool = Field(description="joined its group and polled at least once")
     poll_age_seconds: float | None = Field(default=None, description="since the last poll returned")
@@ -126,8 +128,8 @@ class Status(_Answer):
     drain: Drain | None = None
     uptime_seconds: float
     build: Build
-    group: str
-    topics: list[str]
+    group: str = Field(description="the consumer group; several, with commas between them")
+    topics: list[str] = Field(description="names, and patterns between slashes")
     workers: list[Worker]
     last_exit: ExitRecord | None = None
     exits: list[ExitCount] = []

@@ -16,13 +16,23 @@ from penstock.telemetry.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A subscription, for people: ``topics`` are names, or the pattern between slashes."""
+
+    name: str
+    group: str
+    topics: tuple[str, ...]
+    pattern: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """What a worker knows once it has imported the application."""
 
     code: dict[str, Any]
-    group: str
-    topics: tuple[str, ...]
     concurrency: int
+    #: All of the application's; the worker's own is the one at its index, modulo their number.
+    subscriptions: tuple[Reading, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +109,11 @@ class Child:
             case "hello":
                 self.hello = Hello(
                     code=dict(message["code"]),
-                    group=str(message["group"]),
-                    topics=tuple(message["topics"]),
                     concurrency=int(message["concurrency"]),
+                    subscriptions=tuple(
+                        Reading(s["name"], s["group"], tuple(s["topics"]), bool(s["pattern"]))
+                        for s in message["subscriptions"]
+                    ),
                 )
                 self.board.slots = min(SLOTS, self.hello.concurrency)
             case "status":
@@ -133,6 +145,13 @@ class Child:
         os.close(self.stacks)
 
     # -- looking at it -----------------------------------------------------------------
+
+    @property
+    def reading(self) -> Reading | None:
+        """The worker's own subscription, once it has said hello."""
+        if self.hello is None:
+            return None
+        return self.hello.subscriptions[self.index % len(self.hello.subscriptions)]
 
     @property
     def joined(self) -> bool:

@@ -46,6 +46,17 @@ class Reload:
                 log.error("reload given up: the new worker does not come up", worker=new.index)
                 new.discard()
             return False
+        before, after = len(self._sup.subscriptions), len(new.hello.subscriptions)
+        if before != after and not new.discarded:
+            # Which worker does what goes by that number.
+            log.error(
+                "reload given up: the application has another number of subscriptions; restart",
+                before=before,
+                after=after,
+            )
+            new.discard()
+        if new.discarded:
+            return False
         if self._old is not None:
             if not self._old.draining:
                 settings = self._sup.settings

@@ -13,6 +13,7 @@ import selectors
 import threading
 import time
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ from penstock.lifecycle import Kind, Lifecycle, Request, State
 from penstock.seat import Seat, seat_after
 from penstock.settings import Settings
 from penstock.supervisor import dumps, signals, termination
-from penstock.supervisor.child import Child
+from penstock.supervisor.child import Child, Reading
 from penstock.supervisor.exit_history import ExitHistory
 from penstock.supervisor.exit_record import ExitRecord, InFlight
 from penstock.supervisor.health import WorkerHealth
@@ -70,8 +71,7 @@ class Supervisor:
         self.began = time.monotonic()
         self.asked_at = self.began
         self.settings: Settings | None = None
-        self.group = ""
-        self.topics: tuple[str, ...] = ()
+        self.subscriptions: tuple[Reading, ...] = ()
         self.children = {spawned.index: Child(spawned) for spawned in first}
         self.retired = Tally()
         self.worker_exits: Counter[tuple[str, str, bool]] = Counter()
@@ -184,21 +184,21 @@ class Supervisor:
         self._journal.write_start(at=time.time(), version=penstock.__version__)
         with self.lock:
             self.settings = settings
-            self.group, self.topics = child.hello.group, child.hello.topics
-            for topic in self.topics:
-                self.retired.merge(Tally([topic]))
+            self.subscriptions = child.hello.subscriptions
+            known = [s.topics for s in self.subscriptions if not s.pattern]
+            self.retired.merge(Tally(chain.from_iterable(known)))
         api = build_api(self._view, token, version=penstock.__version__)
         self._http = HttpServer(api, sock)
         self._http.start()
         self.log.info(
             "started",
             version=penstock.__version__,
-            group=self.group,
-            topics=list(self.topics),
-            workers=settings.workers,
+            groups=self.groups,
+            topics=self.topics,
+            workers=settings.workers * len(self.subscriptions),
             http=f"{settings.http_host}:{self._http.port}",
         )
-        for index in range(settings.workers):
+        for index in range(settings.workers * len(self.subscriptions)):
             if index not in self.children:
                 child = self.spawn(index)
                 with self.lock:
@@ -263,6 +263,8 @@ class Supervisor:
         """Put a replacement in its predecessor's place."""
         with self.lock:  # in the order of their places, as /status shows them
             self.children = dict(sorted({**self.children, new.index: new}.items()))
+            if new.hello is not None:
+                self.subscriptions = new.hello.subscriptions
 
     def _measure_gap(self) -> None:
         """The restart gap ends with the first record that any worker hands to a handler."""
@@ -446,6 +448,16 @@ class Supervisor:
         termination.write_termination(path, record)
 
     # -- small things ------------------------------------------------------------------
+
+    @property
+    def groups(self) -> list[str]:
+        """The consumer groups, each once."""
+        return list(dict.fromkeys(s.group for s in self.subscriptions))
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics, and patterns between slashes, each once."""
+        return list(dict.fromkeys(chain.from_iterable(s.topics for s in self.subscriptions)))
 
     @property
     def history(self) -> ExitHistory | None:

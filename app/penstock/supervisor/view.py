@@ -131,8 +131,8 @@ class View:
                 ),
                 uptime_seconds=round(now - sup.began, 3),
                 build=models.Build(**self._build),
-                group=sup.group,
-                topics=list(sup.topics),
+                group=", ".join(sup.groups),
+                topics=sup.topics,
                 workers=[self._worker(child, now) for child in sup.children.values()],
                 last_exit=_exit_model(history.last) if history and history.last else None,
                 exits=[
@@ -146,6 +146,8 @@ class View:
         return models.Worker(
             index=child.index,
             pid=child.pid,
+            handler=child.reading.name if child.reading else None,
+            group=child.reading.group if child.reading else None,
             state=str(child.facts.get("state", "starting")),
             joined=child.joined,
             poll_age_seconds=None if polled is None else round(now - polled, 3),
@@ -187,7 +189,7 @@ class View:
             in_flight=sum(w.count for w in working),
             oldest_in_flight=now - working[0].since if working else None,
             poll_age=None if polled is None else max(0.0, now - polled),
-            group=child.hello.group if child.hello else "",
+            group=child.reading.group if child.reading else "",
             retrying=int(work.get("retrying", 0)),
             breaker_closed=work.get("breaker", "closed") == "closed",
         )

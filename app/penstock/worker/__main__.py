@@ -61,9 +61,16 @@ def main(argv: list[str]) -> int:
     channel.send(
         "hello",
         code={key: _plain(value) for key, value in app.settings.items()},
-        group=the_plan.group,
-        topics=list(the_plan.topics),
         concurrency=the_plan.concurrency,
+        subscriptions=[
+            {
+                "name": each.name,
+                "group": each.group,
+                "topics": list(each.topics) or [each.reads],
+                "pattern": each.pattern is not None,
+            }
+            for each in every_plan
+        ],
     )
     # The supervisor opens its port meanwhile.
     from penstock.board import Board  # noqa: PLC0415
