@@ -9,7 +9,9 @@ import traceback
 from typing import Final
 
 #: faulthandler's line for the frame that calls the user's handler.
-_HANDLING: Final = re.compile(r"penstock/worker/dispatch\.py\", line \d+ in _handle$")
+_HANDLING: Final = re.compile(
+    r"penstock/worker/(threads|coroutines)\.py\", line \d+ in _run(_batch)?$"
+)
 
 
 def of_thread(name: str) -> str | None:

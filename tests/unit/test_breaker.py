@@ -49,7 +49,7 @@ def test_one_probe_at_a_time() -> None:
     assert it.may_start(110)
     assert it.state is PROBING
     assert not it.may_start(110)
-    it.finished(111, ok=True)
+    it.finished(111, ok=True, probe=True)
     assert (it.state, it.again_at()) == (CLOSED, None)
     assert it.may_start(111)
     assert it.may_start(111)
@@ -66,12 +66,12 @@ def test_each_failed_probe_makes_the_pause_longer_up_to_the_limit() -> None:
         pauses.append(at - now)
         now = at
         assert it.may_start(now)
-        it.finished(now, ok=False)
+        it.finished(now, ok=False, probe=True)
     assert pauses == [10, 20, 35, 35]
     at = it.again_at()
     assert at is not None
     assert it.may_start(at)
-    it.finished(at, ok=True)
+    it.finished(at, ok=True, probe=True)
     feed(it, "xxxx", now=at)
     assert it.again_at() == at + 10  # and a good one makes it short again
 
@@ -82,6 +82,19 @@ def test_stragglers_do_not_move_it() -> None:
     feed(it, "....xxxx", now=5)
     assert it.again_at() == 10
     assert it.opened == 1
+
+
+def test_only_the_probe_decides_while_probing() -> None:
+    """What was started before it opened may end while the probe runs."""
+    it = circuit()
+    feed(it, "xxxx", now=0)
+    assert it.may_start(10)
+    assert feed(it, "....xxxx", now=11) is PROBING
+    assert not it.may_start(11)
+    it.finished(12, ok=False, probe=True)
+    assert (it.state, it.again_at()) == (OPEN, 32)
+    it.finished(13, ok=True, probe=True)  # one that was overtaken: it is open already
+    assert it.state is OPEN
 
 
 def test_a_probe_that_never_ran_frees_its_place() -> None:

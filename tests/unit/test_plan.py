@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from penstock.app import App
+from penstock.app import App, Order
+from penstock.batching import Batch
+from penstock.breaker import Breaker
 from penstock.errors import ConfigError
-from penstock.plan import plan
+from penstock.plan import Plan, plans
+from penstock.policy import Last, Policy, Retry, dead_letter, skip, stop
+from penstock.record import Record
+from penstock.retry import Backoff
+from penstock.signature import Kind
 
 
 def app_with(*topics: str, subscriptions: int = 1, **options: Any) -> App:
@@ -16,25 +23,98 @@ def app_with(*topics: str, subscriptions: int = 1, **options: Any) -> App:
     return app
 
 
+def only(app: App) -> Plan:
+    [made] = plans(app)
+    return made
+
+
 def test_the_code_s_values() -> None:
-    made = plan(app_with("orders", "refunds", group="billing", concurrency=4))
-    assert (made.topics, made.group, made.concurrency, made.batch) == (
-        ("orders", "refunds"), "billing", 4, False,
+    made = only(app_with("orders", "refunds", group="billing", concurrency=4))
+    assert (made.topics, made.pattern, made.group, made.concurrency, made.kind) == (
+        ("orders", "refunds"), None, "billing", 4, Kind(),
     )  # fmt: skip
+    assert made.reads == "orders, refunds"
 
 
 def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("TOPICS", "a,b"), ("GROUP_ID", "other"), ("CONCURRENCY", "2")):
         monkeypatch.setenv(f"PENSTOCK_{name}", value)
-    made = plan(app_with("orders", group="billing", concurrency=4))
+    made = only(app_with("orders", group="billing", concurrency=4))
     assert (made.topics, made.group, made.concurrency) == (("a", "b"), "other", 2)
+
+
+def test_topics_of_the_environment_replace_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = app_with(pattern=r"audit\..+", group="archive")
+    made = only(app)
+    assert (made.topics, made.pattern, made.reads) == ((), r"audit\..+", r"/audit\..+/")
+    monkeypatch.setenv("PENSTOCK_TOPICS", "orders")
+    made = only(app)
+    assert (made.topics, made.pattern) == (("orders",), None)
+
+
+def test_a_policy_is_the_code_s_with_the_settings_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_RETRY_FIRST", "2")
+    monkeypatch.setenv("PENSTOCK_RETRY_LIMIT", "40")
+    retry, breaker = Retry(attempts=3, limit=8.0), Breaker(window=5)
+    made = only(
+        app_with(
+            "orders",
+            group="g",
+            retry=retry,
+            then=skip(),
+            timeout=1.5,
+            breaker=breaker,
+            order_by="key",
+        )  # fmt: skip
+    )
+    assert made.policy == Policy(retry, skip(), Backoff(first=2.0, limit=8.0), 1.5, breaker)
+    assert made.order is Order.KEY
+
+
+def test_without_a_policy_a_record_is_tried_for_ever_and_the_last_resort_is_to_stop() -> None:
+    made = only(app_with("orders", group="g"))
+    assert (made.policy.retry.attempts, made.policy.then) == (None, stop())
+    assert (made.policy.timeout, made.policy.breaker) == (None, None)
+    assert (made.order, made.batch) == (Order.PARTITION, Batch())
+
+
+def test_several_subscriptions_are_plans_in_their_order() -> None:
+    app = app_with("orders", group="billing")
+
+    async def keep(record: Record) -> None: ...
+
+    app.subscribe(pattern="audit.*", group="archive", order_by="none")(keep)
+    first, second = plans(app)
+    assert (first.topics, first.group) == (("orders",), "billing")
+    assert (second.pattern, second.group, second.kind.asynchronous) == ("audit.*", "archive", True)
+    assert second.name.endswith("keep")
+    assert first.settings is second.settings
+
+
+@pytest.mark.parametrize(
+    ("topics", "options", "then", "refused"),
+    [
+        (["orders", "dead"], {}, dead_letter("dead"), True),
+        ([], {"pattern": "orders.*"}, dead_letter("orders.dead"), True),
+        ([], {"pattern": "orders"}, dead_letter("orders.dead"), False),  # for the whole name
+        (["orders"], {}, dead_letter("orders.dead"), False),
+    ],
+)
+def test_nobody_reads_what_he_put_aside(
+    topics: list[str], options: dict[str, Any], then: Last, refused: bool
+) -> None:
+    app = app_with(*topics, group="g", then=then, **options)
+    if refused:
+        with pytest.raises(ConfigError, match=re.escape(f"reads {then.topic!r}")):
+            plans(app)
+    else:
+        assert only(app).policy.then == then
 
 
 @pytest.mark.parametrize(
     ("app", "sentence"),
     [
         (app_with("orders", group="g", subscriptions=0), "the app has no handler"),
-        (app_with("orders", group="g", subscriptions=2), "the app has 2 subscriptions"),
         (app_with(group="g"), "no topics: .*PENSTOCK_TOPICS"),
         (app_with("orders"), "no consumer group: set PENSTOCK_GROUP_ID"),
         (App(), "PENSTOCK_BOOTSTRAP_SERVERS is not set"),
@@ -43,4 +123,13 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_missing_is_named(app: App, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        plan(app)
+        plans(app)
+
+
+@pytest.mark.parametrize("name", ["PENSTOCK_TOPICS", "PENSTOCK_GROUP_ID"])
+def test_what_cannot_mean_one_of_several_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "other")
+    with pytest.raises(ConfigError, match=f"{name} is set, but the app has 2 subscriptions"):
+        plans(app_with("orders", group="g", subscriptions=2))

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from penstock.telemetry.catalog import (
     COMMIT_OUTCOMES,
+    FAILURE_REASONS,
     REBALANCE_EVENTS,
     RECORD_OUTCOMES,
     CommitOutcome,
+    FailureReason,
     RebalanceEvent,
     RecordOutcome,
 )
@@ -29,7 +31,17 @@ counts = st.tuples(
 )
 commits = st.tuples(st.just("commit"), st.sampled_from(COMMIT_OUTCOMES))
 rebalances = st.tuples(st.just("rebalance"), st.sampled_from(REBALANCE_EVENTS))
-calls = st.lists(batches | counts | commits | rebalances)
+handled = st.tuples(
+    st.just("handled"),
+    topics,
+    st.sampled_from(["done", "lost"]),
+    st.lists(seconds),
+    st.none() | seconds,
+)
+failures = st.tuples(st.just("failure"), topics, st.sampled_from(FAILURE_REASONS))
+letters = st.tuples(st.just("dead_letter"), topics, st.sampled_from(COMMIT_OUTCOMES))
+breakers = st.tuples(st.just("breaker_opened"), st.sampled_from(["billing", "mail"]))
+calls = st.lists(batches | counts | commits | rebalances | handled | failures | letters | breakers)
 
 
 def tallied(events: list[tuple[object, ...]]) -> Tally:
@@ -45,10 +57,50 @@ def test_outcomes_and_times_are_counted_apart() -> None:
     tally.count("orders", "done", 2)
     tally.batch("orders", [0.3], age=None)
     tally.count("orders", "retried")
-    assert tally.records == {"orders": {"done": 2, "retried": 1, "dropped": 0, "lost": 0}}
+    assert tally.records == {
+        "orders": {**dict.fromkeys(RECORD_OUTCOMES, 0), "done": 2, "retried": 1}
+    }
     assert tally.processing["orders"].count == 3
     assert tally.processing["orders"].sum == pytest.approx(0.6)
     assert (tally.age["orders"].count, tally.age["orders"].sum) == (1, 3.0)
+
+
+@patient
+@given(
+    st.lists(
+        st.tuples(topics, st.sampled_from(RECORD_OUTCOMES), st.lists(seconds), st.none() | seconds)
+    )
+)
+def test_what_a_runner_did_in_one_go_is_a_batch_and_its_outcomes(
+    work: list[tuple[str, RecordOutcome, list[float], float | None]],
+) -> None:
+    one, two = Tally(), Tally()
+    for topic, outcome, durations, age in work:
+        one.handled(topic, outcome, durations, age)
+        two.batch(topic, durations, age)
+        two.count(topic, outcome, len(durations))
+    assert one.to_json() == two.to_json()
+
+
+@pytest.mark.parametrize("reason", FAILURE_REASONS)
+def test_failures_and_their_reasons(reason: FailureReason) -> None:
+    tally = Tally()
+    tally.failure("orders", reason)
+    assert tally.failures == {"orders": {**dict.fromkeys(FAILURE_REASONS, 0), reason: 1}}
+
+
+@pytest.mark.parametrize("outcome", COMMIT_OUTCOMES)
+def test_dead_letters(outcome: CommitOutcome) -> None:
+    tally = Tally()
+    tally.dead_letter("orders", outcome)
+    assert tally.dead_letters == {"orders": {**dict.fromkeys(COMMIT_OUTCOMES, 0), outcome: 1}}
+
+
+def test_breakers_by_group() -> None:
+    tally = Tally()
+    for group in ("billing", "mail", "billing"):
+        tally.breaker_opened(group)
+    assert tally.breakers == {"billing": 2, "mail": 1}
 
 
 @pytest.mark.parametrize("outcome", COMMIT_OUTCOMES)
@@ -155,9 +207,12 @@ def test_merging_waits_for_a_batch_that_is_being_counted() -> None:
         [],
         {},
         {"topics": []},
-        {"topics": {"a": {}}, "commits": {}, "rebalances": {}},
-        {"topics": {}, "commits": {"ok": "x", "failed": 0}, "rebalances": {}},
-        {"topics": {}, "commits": {"ok": 0, "failed": 0}, "rebalances": None},
+        {**Tally().to_json(), "topics": {"a": {}}},
+        {**Tally().to_json(), "commits": {"ok": "x", "failed": 0}},
+        {**Tally().to_json(), "rebalances": None},
+        {**Tally().to_json(), "breakers": None},
+        {**Tally().to_json(), "breakers": {"billing": "often"}},
+        {n: v for n, v in Tally().to_json().items() if n != "breakers"},
     ],
 )
 def test_garbage_is_refused(data: object) -> None:
