@@ -46,24 +46,23 @@ def kind_of(handler: Handler) -> Kind:
         ConfigError: it could never be called with what Penstock hands over.
     """
     name = name_of(handler)
-    call = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004 (an object's method has the annotations)
-    if isinstance(handler, functools.partial):
-        call = handler.func
+    call = handler.func if isinstance(handler, functools.partial) else handler
+    if not inspect.isroutine(call):
+        call = getattr(call, "__call__", call)  # noqa: B004 (an object's method has the annotations)
     if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         raise ConfigError(f"handler {name} yields: nothing would ever run it")
     first, second = _parameters(handler, name)
-    hint, hint2 = _hints(call, name, first, second)
-    model, batch = _meant(hint, name)
+    model, batch = _meant(_hint(call, name, first), name)
     if second is not None:
         wanted = list[Record] if batch else Record
-        if model is None or hint2 not in (wanted, Any):
+        if model is None or _hint(call, name, second) not in (wanted, Any):
             raise ConfigError(
                 f"handler {name}: a second argument gets the record of a decoded value, "
                 f"so annotate it {'list[Record]' if batch else 'Record'}"
             )
     return Kind(
         batch=batch,
-        asynchronous=inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call),
+        asynchronous=inspect.iscoroutinefunction(call),
         model=model,
         with_record=second is not None,
     )
@@ -90,41 +89,30 @@ def _parameters(handler: Handler, name: str) -> tuple[inspect.Parameter, inspect
     return required[0], required[1] if len(required) > 1 else None
 
 
-def _hints(
-    call: Callable[..., object],
-    name: str,
-    first: inspect.Parameter,
-    second: inspect.Parameter | None,
-) -> tuple[Any, Any]:
+def _hint(call: Callable[..., object], name: str, parameter: inspect.Parameter) -> Any:
+    """A parameter's annotation, resolved by itself: others, and the result's, do not matter."""
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return Any
+    alone = types.SimpleNamespace(__annotations__={parameter.name: annotation})
+    names = getattr(inspect.unwrap(call), "__globals__", {})
     try:
-        hints = typing.get_type_hints(call, include_extras=True)
+        return typing.get_type_hints(alone, names, include_extras=True)[parameter.name]
     except Exception as error:  # a name that is imported for type checkers only
-        hints = {
-            p.name: _from_text(p.annotation, name, error) for p in (first, second) if p is not None
-        }
-    return hints.get(first.name, Record), hints.get(second.name, Any) if second else None
+        return _from_text(annotation, name, error)
 
 
 def _from_text(annotation: object, name: str, error: Exception) -> Any:
     """``Record`` and ``list[Record]`` are understood without being resolved."""
     text = str(annotation).strip("'\"").removeprefix("typing.")
-    if annotation is inspect.Parameter.empty or text.split(".")[-1] in ("Record", "Any", "object"):
-        return Record
-    if text.lower() == "list" or text.lower().startswith("list["):
-        inner = text[5:-1].strip("'\" ").split(".")[-1]
-        if inner in ("", "Record") or inner not in _known(error):
-            return list[Record]
-    if inspect.isclass(annotation):
-        return annotation
+    batch = text.lower().startswith("list[")
+    inner = (text[5:-1].strip("'\" ") if batch else text).split(".")[-1]
+    if inner in ("Record", "Any", "object"):
+        return list[Record] if batch else Record
     raise ConfigError(
         f"handler {name} takes {text}, which cannot be found ({error}): import it at run time, "
         "not under TYPE_CHECKING"
     )
-
-
-def _known(error: Exception) -> str:
-    """The name that could not be resolved, as ``NameError`` tells it."""
-    return f"{getattr(error, 'name', '')}"
 
 
 def _meant(hint: Any, name: str) -> tuple[Any, bool]:

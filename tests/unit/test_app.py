@@ -1,130 +1,86 @@
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from penstock.app import App
+from penstock.app import App, Order
+from penstock.batching import Batch
+from penstock.breaker import Breaker
 from penstock.errors import ConfigError
+from penstock.policy import Retry, dead_letter, stop
 from penstock.record import Record
-
-if TYPE_CHECKING:
-    from penstock.record import Record as Elsewhere
+from penstock.signature import Kind
 
 
-def batch_of(handler: Callable[..., object]) -> bool:
+def one(record: Record) -> None: ...
+def many(records: list[Record]) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [one, many])
+def test_a_handler_stays_what_it_is(handler: Callable[..., object]) -> None:
     app = App()
     assert app.subscribe("orders", group="billing", concurrency=3)(handler) is handler
     [subscription] = app.subscriptions
     assert (subscription.topics, subscription.group, subscription.concurrency) == (
         ("orders",), "billing", 3,
     )  # fmt: skip
-    return subscription.batch
+    assert subscription.handler is handler
+    assert subscription.kind == Kind(batch=handler is many)
+    assert subscription.name == handler.__name__
 
 
-def unannotated(record): ...  # type: ignore[no-untyped-def]
-def one(record: Record) -> None: ...
-def quoted(record: Record) -> None: ...
-def anything(record: Any) -> None: ...
-def an_object(record: object) -> None: ...
-def with_default(record: Record, retries: int = 3) -> None: ...
-def with_rest(record: Record, *rest: Any, **more: Any) -> None: ...
-def perhaps(record: Record | None) -> None: ...
-def unresolved(record: Elsewhere) -> None: ...
-def many(records: list[Record]) -> None: ...
-def many_quoted(records: list[Record]) -> None: ...
-def plain_list(records: list) -> None: ...  # type: ignore[type-arg] # what people write
-def many_unresolved(records: list[Elsewhere]) -> None: ...
+def test_what_is_not_said() -> None:
+    app = App()
+    app.subscribe("orders")(one)
+    [made] = app.subscriptions
+    assert (made.pattern, made.group, made.concurrency, made.order) == (
+        None, None, 1, Order.PARTITION,
+    )  # fmt: skip
+    assert (made.retry, made.then, made.timeout, made.breaker, made.batch) == (
+        Retry(), stop(), None, None, Batch(),
+    )  # fmt: skip
 
 
-def many_twice_quoted(records: "list[Elsewhere]") -> None: ...  # noqa: UP037 (people do)
-
-
-class Callable1:
-    def __call__(self, record: Record) -> None: ...
-
-    def method(self, record: Record) -> None: ...
-
-    def many(self, records: list[Record]) -> None: ...
-
-
-class CallableMany:
-    def __call__(self, records: list[Record]) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("handler", "batch"),
-    [
-        (unannotated, False),
-        (one, False),
-        (quoted, False),
-        (anything, False),
-        (an_object, False),
-        (with_default, False),
-        (with_rest, False),
-        (perhaps, False),
-        (unresolved, False),
-        (lambda record: None, False),
-        (functools.partial(with_default, retries=1), False),
-        (Callable1(), False),
-        (Callable1().method, False),
-        ([].append, False),
-        (many, True),
-        (many_quoted, True),
-        (plain_list, True),
-        (many_unresolved, True),
-        (many_twice_quoted, True),
-        (Callable1().many, True),
-        (CallableMany(), True),
-    ],
-)
-def test_what_a_handler_is_given(handler: Callable[..., object], batch: bool) -> None:
-    assert batch_of(handler) is batch
-
-
-async def coroutine(record: Record) -> None: ...
-async def stream(record: Record) -> AsyncIterator[int]:
-    yield 1
-
-
-def generator(record: Record) -> Iterator[int]:
-    yield 1
-
-
-class CallableAsync:
-    async def __call__(self, record: Record) -> None: ...
-
-
-def nothing() -> None: ...
-def two(record: Record, more: int) -> None: ...
-def by_name(*, record: Record) -> None: ...
-def a_number(record: int) -> None: ...
-def a_sequence(records: Sequence[Record]) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("handler", "sentence"),
-    [
-        (coroutine, "handler coroutine is async"),
-        (functools.partial(coroutine), "is async"),
-        (CallableAsync(), "is async"),
-        (stream, "handler stream yields"),
-        (generator, "handler generator yields"),
-        (nothing, "handler nothing must take exactly one argument"),
-        (two, "handler two must take exactly one argument"),
-        (by_name, "handler by_name must take exactly one argument"),
-        (a_number, "handler a_number takes int"),
-        (a_sequence, "handler a_sequence takes Sequence"),
-    ],
-)
-def test_handlers_that_would_never_work(handler: Callable[..., object], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        batch_of(handler)
+def test_what_is_said_arrives() -> None:
+    app = App()
+    retry, then, breaker = Retry(attempts=2), dead_letter("dead"), Breaker(window=3)
+    options: dict[str, Any] = {"retry": retry, "then": then, "breaker": breaker, "timeout": 2.5}
+    app.subscribe(pattern="orders.*", order_by="none", **options)(one)
+    batch = Batch(count=3)
+    app.subscribe("orders", batch=batch)(many)
+    first, second = app.subscriptions
+    assert (first.pattern, first.topics, first.order) == ("orders.*", (), Order.NONE)
+    assert (first.retry, first.then, first.breaker, first.timeout) == (retry, then, breaker, 2.5)
+    assert second.batch == batch
 
 
 @pytest.mark.parametrize("concurrency", [0, -1])
 def test_concurrency_is_at_least_one(concurrency: int) -> None:
     with pytest.raises(ConfigError, match="concurrency must be at least 1"):
         App().subscribe("orders", concurrency=concurrency)
+
+
+@pytest.mark.parametrize(
+    ("handler", "topics", "options", "sentence"),
+    [
+        (one, ["orders"], {"timeout": 0}, "timeout=0: seconds, above 0"),
+        (one, ["orders"], {"timeout": -1.0}, "timeout=-1.0"),
+        (one, ["orders"], {"order_by": "keys"}, '"partition", "key", "none"'),
+        (one, ["orders"], {"pattern": "o.*"}, "either topics or pattern=, not both"),
+        (one, [], {"pattern": "o("}, r"pattern='o\(' is not a regular expression"),
+        (one, [one], {}, r"not <function one.*write @app.subscribe\(…\)"),
+        (one, ["orders", 3], {}, "topic names, not 3$"),
+        (one, ["orders"], {"batch": Batch()}, "handler one takes no list"),
+        (many, ["orders"], {"order_by": "key"}, 'handler many takes batches.*order_by="key"'),
+        (many, ["orders"], {"order_by": "none"}, "handler many takes batches"),
+    ],
+)  # fmt: skip
+def test_combinations_that_could_never_work(
+    handler: Callable[..., object], topics: list[Any], options: dict[str, Any], sentence: str
+) -> None:
+    app = App()
+    with pytest.raises(ConfigError, match=sentence):
+        app.subscribe(*topics, **options)(handler)
+    assert app.subscriptions == []

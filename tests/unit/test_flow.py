@@ -26,26 +26,34 @@ class Client:
 
 
 class FlowMachine(RuleBasedStateMachine):
-    """The definition beside the bookkeeping: counts by partition, and three reasons to pause."""
+    """The definition beside the bookkeeping: what waits, and the reasons to pause."""
 
-    @initialize(total=st.integers(1, 60), batch=st.integers(1, 20))
-    def begin(self, total: int, batch: int) -> None:
-        self.flow = Flow(total=total, batch=batch)
-        self.total, self.batch = max(total, batch), batch
+    @initialize(total=st.integers(1, 60), batch=st.integers(1, 20), size=st.integers(1, 400))
+    def begin(self, total: int, batch: int, size: int) -> None:
+        self.flow = Flow(total=total, batch=batch, size=size)
+        self.total, self.batch, self.size = max(total, batch), batch, size
         self.client = Client()
-        self.waiting: dict[Partition, int] = {}
+        #: The sizes of the records that wait.
+        self.waiting: dict[Partition, list[int]] = {}
         self.held: set[Partition] = set()
         self.over: set[Partition] = set()
         self.everything = False
 
+    def parts(self) -> int:
+        return max(1, min(4, len(self.waiting)))
+
     def share(self) -> int:
-        return max(2 * self.batch, self.total // max(1, min(4, len(self.waiting))))
+        return max(2 * self.batch, self.total // self.parts())
+
+    def counts(self) -> tuple[int, int]:
+        sizes = [size for waiting in self.waiting.values() for size in waiting]
+        return len(sizes), sum(sizes)
 
     @rule(partition=partitions)
     def own(self, partition: Partition) -> None:
         if partition not in self.waiting:
             self.flow.own(partition)
-            self.waiting[partition] = 0
+            self.waiting[partition] = []
             self.client.paused.discard(partition)
 
     @rule(partition=partitions)
@@ -69,26 +77,29 @@ class FlowMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def add(self, data: st.DataObject) -> None:
         partition = data.draw(st.sampled_from(sorted(self.waiting)))
-        count = data.draw(st.integers(1, self.batch))
-        self.flow.add(partition, count)
-        self.waiting[partition] += count
-        if self.waiting[partition] >= self.share():
+        sizes = data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=self.batch))
+        self.flow.add(partition, len(sizes), sum(sizes))
+        waiting = self.waiting[partition]
+        waiting += sizes
+        if len(waiting) >= self.share() or sum(waiting) >= self.size // self.parts():
             self.over.add(partition)
 
     @precondition(lambda self: any(self.waiting.values()))
     @rule(data=st.data())
     def take(self, data: st.DataObject) -> None:
         partition = data.draw(st.sampled_from(sorted(p for p, n in self.waiting.items() if n)))
-        count = data.draw(st.integers(1, self.waiting[partition]))
-        self.flow.take(partition, count)
-        self.waiting[partition] -= count
-        if self.waiting[partition] <= self.share() // 2:
+        waiting = self.waiting[partition]
+        count = data.draw(st.integers(1, len(waiting)))
+        self.flow.take(partition, count, sum(waiting[:count]))
+        del waiting[:count]
+        share, size = self.share() // 2, self.size // self.parts() // 2
+        if len(waiting) <= share and sum(waiting) <= size:
             self.over.discard(partition)
 
     @rule(partition=partitions)
     def take_of_what_went(self, partition: Partition) -> None:
         if partition not in self.waiting:
-            self.flow.take(partition, 5)
+            self.flow.take(partition, 5, 50)
 
     @rule(partition=partitions)
     def hold(self, partition: Partition) -> None:
@@ -103,31 +114,32 @@ class FlowMachine(RuleBasedStateMachine):
 
     @rule()
     def look(self) -> None:
-        waiting = sum(self.waiting.values())
-        limit = self.total * 0.75
-        self.everything = waiting > limit if self.everything else waiting >= self.total
+        waiting, size = self.counts()
+        if self.everything:
+            self.everything = waiting > self.total * 0.75 or size > self.size * 0.75
+        else:
+            self.everything = waiting >= self.total or size >= self.size
         self.client.apply(self.flow)
         assert self.flow.saturated == self.everything
         wanted = set(self.waiting) if self.everything else self.held | self.over
         assert self.client.paused & set(self.waiting) == wanted
         assert self.flow.changes() == ((), ())  # nothing changed since
-        for partition, count in self.waiting.items():
-            if not waiting and not count and partition not in self.held:
+        for partition in self.waiting:
+            if not waiting and partition not in self.held:
                 assert partition not in self.client.paused, "nobody would ever resume it"
 
     @invariant()
     def counts_are_what_waits(self) -> None:
-        assert self.flow.waiting == sum(self.waiting.values())
-        assert self.flow.waiting >= 0
+        assert (self.flow.waiting, self.flow.bytes) == self.counts()
 
     def teardown(self) -> None:
         """Whatever happened: once all is taken and no retry waits, everything flows."""
         if not hasattr(self, "flow"):
             return
-        for partition, count in self.waiting.items():
+        for partition, waiting in self.waiting.items():
             self.flow.release(partition)
-            if count:
-                self.flow.take(partition, count)
+            if waiting:
+                self.flow.take(partition, len(waiting), sum(waiting))
         self.client.apply(self.flow)
         assert not self.client.paused & set(self.waiting)
         assert not self.flow.saturated
@@ -138,33 +150,78 @@ TestFlow.settings = settings(max_examples=30, stateful_step_count=30, deadline=N
 
 
 def test_the_hysteresis_of_one_partition() -> None:
-    flow = Flow(total=100, batch=10)
+    flow = Flow(total=100, batch=10, size=10_000)
     one, two = orders(0), orders(1)
     flow.own(one)
     flow.own(two)
     flow.changes()
-    flow.add(one, 49)
+    flow.add(one, 49, 0)
     assert flow.changes() == ((), ())
-    flow.add(one, 1)  # its share of two partitions
+    flow.add(one, 1, 0)  # its share of two partitions
     assert flow.changes() == ([one], [])
-    flow.take(one, 24)
+    flow.take(one, 24, 0)
     assert flow.changes() == ((), ())
-    flow.take(one, 1)
+    flow.take(one, 1, 0)
     assert flow.changes() == ([], [one])
 
 
 def test_the_hysteresis_of_everything() -> None:
-    flow = Flow(total=8, batch=8)
+    flow = Flow(total=8, batch=8, size=10_000)
     one, two = orders(0), orders(1)
     flow.own(one)
     flow.own(two)
     flow.changes()
-    flow.add(one, 4)
-    flow.add(two, 4)
+    flow.add(one, 4, 0)
+    flow.add(two, 4, 0)
     assert set(flow.changes()[0]) == {one, two}
     assert flow.saturated
-    flow.take(one, 1)
+    flow.take(one, 1, 0)
     assert flow.changes() == ((), ())
-    flow.take(two, 1)  # 6 of 8
+    flow.take(two, 1, 0)  # 6 of 8
     assert set(flow.changes()[1]) == {one, two}
     assert not flow.saturated
+
+
+def test_the_hysteresis_of_one_partition_in_bytes() -> None:
+    flow = Flow(total=1_000, batch=10, size=1_000)
+    one, two = orders(0), orders(1)
+    flow.own(one)
+    flow.own(two)
+    flow.changes()
+    flow.add(one, 1, 499)
+    assert flow.changes() == ((), ())
+    flow.add(one, 1, 1)  # its share of two partitions
+    assert flow.changes() == ([one], [])
+    flow.take(one, 1, 249)
+    assert flow.changes() == ((), ())
+    flow.take(one, 1, 1)
+    assert flow.changes() == ([], [one])
+
+
+def test_the_hysteresis_of_everything_in_bytes() -> None:
+    flow = Flow(total=1_000, batch=10, size=1_000)
+    one, two = orders(0), orders(1)
+    flow.own(one)
+    flow.own(two)
+    flow.changes()
+    flow.add(one, 1, 400)
+    flow.add(two, 1, 600)
+    assert set(flow.changes()[0]) == {one, two}
+    assert flow.saturated
+    flow.take(one, 1, 249)
+    assert flow.changes() == ((), ())
+    flow.take(one, 0, 1)  # three quarters
+    pause, resume = flow.changes()
+    assert (pause, resume) == ([], [one])  # the other has more than its share
+    assert not flow.saturated
+
+
+def test_one_record_larger_than_everything_is_let_through_and_stops_the_rest() -> None:
+    flow = Flow(total=100, batch=10, size=1_000)
+    one = orders(0)
+    flow.own(one)
+    flow.changes()
+    flow.add(one, 1, 5_000)
+    assert flow.changes() == ([one], [])
+    flow.take(one, 1, 5_000)
+    assert flow.changes() == ([], [one])

@@ -56,8 +56,8 @@ def test_a_policy_is_the_code_s_with_the_settings_delays(monkeypatch: pytest.Mon
     monkeypatch.setenv("PENSTOCK_RETRY_FIRST", "2")
     monkeypatch.setenv("PENSTOCK_RETRY_LIMIT", "40")
     retry, breaker = Retry(attempts=3, limit=8.0), Breaker(window=5)
-    options = {"retry": retry, "then": skip(), "timeout": 1.5, "breaker": breaker}
-    made = only(app_with("orders", group="g", order_by="key", **options))
+    options: dict[str, Any] = {"then": skip(), "timeout": 1.5, "breaker": breaker}
+    made = only(app_with("orders", group="g", order_by="key", retry=retry, **options))
     assert made.policy == Policy(retry, skip(), Backoff(first=2.0, limit=8.0), 1.5, breaker)
     assert made.order is Order.KEY
 
