@@ -12,7 +12,6 @@ from typing import Any, TypedDict, TypeVar
 
 from pydantic import BaseModel
 
-from bench.profile import Sampler, from_environment
 from penstock import App, Record
 
 _TOTAL = int(os.environ.get("BENCH_TOTAL", "0"))
@@ -23,23 +22,17 @@ H = TypeVar("H", bound=Callable[..., Any])
 count = 0
 first = 0.0
 cpu = 0.0
-_sampler: Sampler | None = None
 
 _CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "1"))
 _WORK = float(os.environ.get("BENCH_WORK", "0"))
-if "BENCH_SWITCH" in os.environ: __import__("sys").setswitchinterval(float(os.environ["BENCH_SWITCH"]))
 
 
 def _counted(number: int) -> None:
-    global count, first, cpu, _sampler  # noqa: PLW0603 (one counter in one process)
+    global count, first, cpu  # noqa: PLW0603 (one counter in one process)
     if not count:
         first, cpu = time.monotonic(), time.process_time()
-        _sampler = from_environment()
     count += number
     if count >= _TOTAL:
-        if _sampler is not None:
-            _sampler.write(Path(os.environ["BENCH_PROFILE"]))
-            _sampler = None
         took, used = time.monotonic() - first, time.process_time() - cpu
         temporary = _RESULT.with_suffix(".tmp")
         temporary.write_text(f"{took} {used}")

@@ -1,19 +1,22 @@
-"""Where a worker's time goes: lines of code, sampled a thousand times a second.
+"""Where a worker's time goes: the lines that hold the GIL, sampled a thousand times a second.
 
-A thread in the worker looks at the other threads' innermost lines. One that waits (a lock, the
-network) is left out, so what remains is what ran or wanted to run.
+By py-spy, from another process. A thread of the worker itself could only look when it is given
+the GIL, which is when another thread lets go of it: it would blame the system calls, and never
+see the lines between them.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import re
+import signal
+import subprocess
 import tempfile
-import threading
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.environment import CACHE, make
 from bench.tools import fill, table
 from devtools.broker import Admin, Broker
 from devtools.service import Service
@@ -21,80 +24,109 @@ from devtools.service import Service
 TOTAL = 300_000
 PARTITIONS = 12
 TOP = 6
-WAYS = {"records": "Record, by partition", "by_key": "Record, by key", "async_by_key": "async"}
-_PAUSE = 0.001
-#: Functions whose innermost Python line is where they wait.
-_WAITS = {"wait", "select", "_listen", "_watch", "__enter__", "_acquire_restore", "join"}
+#: How each is shown, and how many handlers it runs at once.
+WAYS = {
+    "records": ("Record, by partition", 1),
+    "by_key": ("Record, by key, 4 threads", 4),
+    "async_by_key": ("async, Record, by key, 256 at once", 256),
+}
+_RATE = 1000
+_PLACE = CACHE / "profiler"
+_FRAME = re.compile(r"(?P<name>.+) \((?P<file>.+):(?P<line>\d+)\)$")
 
 
-class Sampler:
-    """Counts lines by thread until it is told to write them down."""
+@dataclass
+class Profile:
+    """Samples by thread, by innermost line, and by the innermost line that is our own."""
 
-    def __init__(self) -> None:
-        self._lines: Counter[tuple[str, str]] = Counter()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
-        self._thread.start()
+    total: int = 0
+    threads: Counter[str] = field(default_factory=Counter)
+    lines: Counter[str] = field(default_factory=Counter)
+    ours: Counter[str] = field(default_factory=Counter)
 
-    def write(self, path: Path) -> None:
-        """End, and write the counts as JSON: ``[thread, line, samples]``."""
-        self._over.set()
-        path.write_text(json.dumps([[*key, n] for key, n in self._lines.most_common()]))
+    @classmethod
+    def read(cls, text: str) -> Profile:
+        """From py-spy's raw form: ``thread;outermost;…;innermost count``."""
+        profile = cls()
+        for row in text.splitlines():
+            stack, _, number = row.rpartition(" ")
+            frames, samples = stack.split(";"), int(number)
+            profile.total += samples
+            thread = re.sub(r'^thread \(.*\): |[\d"-]+$|^.*"', "", frames[0]) or frames[0]
+            profile.threads[thread] += samples
+            profile.lines[_shown(frames[-1])] += samples
+            own = next((f for f in reversed(frames) if "penstock/" in f), None)
+            if own is not None:
+                profile.ours[_shown(own)] += samples
+        return profile
 
-    def _watch(self) -> None:
-        own = threading.get_ident()
-        while not self._over.wait(_PAUSE):
-            names = {t.ident: t.name for t in threading.enumerate()}
-            for ident, frame in sys._current_frames().items():  # noqa: SLF001 (what it is for)
-                code = frame.f_code
-                if ident == own or code.co_name in _WAITS:
-                    continue
-                where = "/".join(Path(code.co_filename).parts[-2:])
-                line = f"{where}:{frame.f_lineno} {code.co_qualname}"
-                self._lines[names.get(ident, "?").split("-")[0], line] += 1
+
+def _shown(frame: str) -> str:
+    match = _FRAME.match(frame)
+    if match is None:
+        return frame
+    file = "/".join(Path(match["file"]).parts[-2:])
+    return f"{file}:{match['line']} {match['name']}"
 
 
 def main() -> None:
     """Print the lines on which most samples fell, for each way of handling."""
+    if error := make(_PLACE, Path(__file__).with_name("profiler.txt")):
+        raise RuntimeError(f"py-spy {error}")
     with Broker() as broker, tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         Admin(broker.bootstrap).create_topic("bench", PARTITIONS)
         fill(broker.bootstrap, "bench", PARTITIONS, TOTAL, 100, keys=1000)
-        for way, title in WAYS.items():
-            samples = _profiled(broker.bootstrap, way, directory)
-            total = sum(number for _, _, number in samples)
-            print(f"### {title}\n")
-            table(
-                ("thread", "line", "share"),
-                (
-                    (thread, f"`{line}`", f"{number / total:.1%}")
-                    for thread, line, number in samples[:TOP]
-                ),
+        for way, (title, concurrency) in WAYS.items():
+            text = profiled(broker.bootstrap, way, concurrency, directory)
+            (Path(os.environ.get("BENCH_RAW", directory)) / f"{way}.raw").write_text(text)
+            profile = Profile.read(text)
+            print(f"### {title}\n\n{profile.total:,} samples; by thread:", end=" ")
+            print(
+                ", ".join(f"{t} {n / profile.total:.0%}" for t, n in profile.threads.most_common(4))
             )
+            for what, lines in (("line", profile.lines), ("line of ours", profile.ours)):
+                print()
+                table(
+                    (what, "share"),
+                    (
+                        (f"`{line}`", f"{n / profile.total:.1%}")
+                        for line, n in lines.most_common(TOP)
+                    ),
+                )
             print()
 
 
-def _profiled(bootstrap: str, way: str, directory: Path) -> list[tuple[str, str, int]]:
-    result, profile = directory / way, directory / f"{way}.json"
+def profiled(bootstrap: str, way: str, concurrency: int, directory: Path) -> str:
+    """What py-spy wrote about the worker, from its being ready until the last record."""
+    result, raw = directory / way, directory / f"{way}.py-spy"
     service = Service(
         f"bench.apps:{way}",
         directory / f"service-{way}",
         env={
             "BENCH_TOTAL": str(TOTAL),
             "BENCH_RESULT": str(result),
-            "BENCH_PROFILE": str(profile),
-            "BENCH_CONCURRENCY": "4",
+            "BENCH_CONCURRENCY": str(concurrency),
         },
         bootstrap_servers=bootstrap,
         topics="bench",
         group_id=f"profile-{way}",
     )
     with service:
-        service.until(lambda: profile.exists() and profile.stat().st_size, "all records", 180)
+        service.until_ready(60)  # what it imports and connects to is over by then
+        (worker,) = service.workers()
+        command = [
+            str(_PLACE / "bin" / "py-spy"),
+            *("record", "--gil", "--threads", "--format", "raw", "--rate", str(_RATE)),
+            *("--duration", "600", "--output", str(raw), "--pid", str(worker)),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as spy:
+            try:
+                service.until(lambda: result.exists() or spy.poll() is not None, "all records", 180)
+            finally:
+                spy.send_signal(signal.SIGINT)  # it writes what it has, and goes
+                told, _ = spy.communicate(timeout=60)
         service.stop()
-    return [(str(t), str(line), int(n)) for t, line, n in json.loads(profile.read_text())]
-
-
-def from_environment() -> Sampler | None:
-    """A sampler if this process is to be profiled."""
-    return Sampler() if os.environ.get("BENCH_PROFILE") else None
+    if not raw.exists():
+        raise RuntimeError(f"py-spy: {told.decode(errors='replace').strip()}")
+    return raw.read_text()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import penstock
+from bench.environment import CACHE, make
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-_CACHE = ROOT / ".cache" / "peers"
+_CACHE = CACHE / "peers"
 
 BASE = "kafka-python"
 """The peer that ratios refer to: the loop that Penstock itself is made of."""
@@ -112,32 +111,6 @@ def install(peers: tuple[Peer, ...]) -> dict[str, str]:
     """Make the environments that are missing; an error's text by directory."""
     missing = {p.directory: p.requirements for p in peers if not p.ours}
     with ThreadPoolExecutor(3) as pool:
-        told = zip(missing, pool.map(_install, missing, missing.values()), strict=True)
+        places = [_CACHE / directory for directory in missing]
+        told = zip(missing, pool.map(make, places, missing.values()), strict=True)
         return {directory: error for directory, error in told if error}
-
-
-def _install(directory: str, requirements: Path) -> str:
-    """Make it, unless it is there for these pins and this Python; empty, or what went wrong."""
-    place = _CACHE / directory
-    stamp = place / "made-for"
-    wanted = f"{sys.version}\n{requirements.read_text()}"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return ""
-    print(f"peers: making .cache/peers/{directory}", file=sys.stderr, flush=True)
-    shutil.rmtree(place, ignore_errors=True)
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
-    python = str(place / "bin" / "python")
-    for command in (
-        [sys.executable, "-m", "venv", str(place)],
-        # Without dependencies: the file names all of them, so nothing unpinned gets in.
-        [python, "-m", "pip", "install", *quiet, "--no-deps", "-r", str(requirements)],
-    ):
-        try:
-            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
-        except subprocess.TimeoutExpired:
-            return f"`{' '.join(command[1:4])}` took more than ten minutes"
-        if done.returncode:
-            last = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-            return f"does not install: {last[-1]}"
-    stamp.write_text(wanted)
-    return ""
