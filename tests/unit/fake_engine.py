@@ -141,6 +141,9 @@ class FakeEngine:
             for p, position in self.position.items()
         }
 
+    def topics(self) -> frozenset[str]:
+        return frozenset(p.topic for p in self.log)
+
     def missing_topics(self) -> frozenset[str]:
         return frozenset()
 

@@ -12,6 +12,7 @@ from typing import Any
 from penstock.app import App
 from penstock.batching import Batch
 from penstock.breaker import Breaker
+from penstock.offsets import Position
 from penstock.plan import Plan, plans
 from penstock.policy import Last, Retry
 from penstock.record import Partition, Record
@@ -55,6 +56,11 @@ def make_plan(
             plan, kind=dataclasses.replace(plan.kind, batch=True), batch=bounds
         )
     return plan
+
+
+def fresh(*partitions: Partition) -> dict[Partition, Position | None]:
+    """An assignment of partitions for which the group has committed nothing."""
+    return dict.fromkeys(partitions)
 
 
 def orders(number: int) -> Partition:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import random
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -9,10 +11,12 @@ from typing import Any
 import pytest
 
 from penstock.board import Board
+from penstock.offsets import Position
 from penstock.record import Partition, Record
+from penstock.retry import Backoff
 from penstock.telemetry.tally import Tally
 from penstock.worker.dispatch import Dispatcher
-from tests.unit.making import PATIENCE, Work, make_plan, orders, records
+from tests.unit.making import PATIENCE, Work, fresh, make_plan, orders, records
 
 pytestmark = pytest.mark.usefixtures("no_log")
 
@@ -24,12 +28,26 @@ class Desk:
     """A dispatcher with real threads over a real board."""
 
     def __init__(self, handler: Any, *, concurrency: int = 1, **values: Any) -> None:
+        backoff = values.pop("backoff", None)
         plan = make_plan(handler, concurrency=concurrency, **{**QUICK, **values})
+        if backoff is not None:
+            policy = dataclasses.replace(plan.policy, backoff=backoff)
+            plan = dataclasses.replace(plan, policy=policy)
         self.board = Board.create(concurrency)
         self.tally = Tally()
         self.dispatcher = Dispatcher(plan, self.board, self.tally)
-        self.settled: list[str] = []
+        self.rested = threading.Condition()
+        self.dispatcher.on_settled = self._on_settled
         self.dispatcher.start()
+
+    def _on_settled(self) -> None:
+        with self.rested:
+            self.rested.notify_all()
+
+    def until_settled(self, partition: Partition) -> None:
+        """Wait for what a rebalance waits for."""
+        with self.rested:
+            assert self.rested.wait_for(lambda: self.dispatcher.settled([partition]), PATIENCE)
 
     def outcomes(self) -> dict[str, int]:
         counts = self.tally.to_json()["topics"]["orders"]["records"]
@@ -63,7 +81,7 @@ def test_records_of_a_partition_are_handled_in_order(make: Make) -> None:
     work = Work()
     dispatcher = make(work, concurrency=4).dispatcher
     partitions = [orders(n) for n in range(6)]
-    dispatcher.assigned(partitions)
+    dispatcher.assigned(fresh(*partitions))
     for start in range(0, 100, 5):
         for partition in partitions:
             dispatcher.feed({partition: records(partition.number, *range(start, start + 5))})
@@ -71,20 +89,20 @@ def test_records_of_a_partition_are_handled_in_order(make: Make) -> None:
     for partition in partitions:
         assert work.offsets(partition.number) == list(range(100))
     assert dispatcher.wait_idle(PATIENCE)
-    assert dispatcher.committable() == dict.fromkeys(partitions, 100)
+    assert dispatcher.committable() == dict.fromkeys(partitions, Position(100))
     assert dispatcher.waiting == 0
 
 
 def test_threads_work_on_different_partitions_at_once_and_never_two_on_one(make: Make) -> None:
     work = Work(blocked={(0, 0), (1, 0)})
     dispatcher = make(work, concurrency=4).dispatcher
-    dispatcher.assigned([ZERO, ONE])
+    dispatcher.assigned(fresh(ZERO, ONE))
     for partition in (ZERO, ONE):
         dispatcher.feed({partition: records(partition.number, 0)})
     work.until_started(2)
     for partition in (ZERO, ONE):
         dispatcher.feed({partition: records(partition.number, 1)})
-    dispatcher.assigned([orders(2)])  # a third thread is free, and takes what it finds
+    dispatcher.assigned(fresh(orders(2)))  # a third thread is free, and takes what it finds
     dispatcher.feed({orders(2): records(2, 0)})
     work.until_finished(1)
     assert sorted((r.partition, r.offset) for r in work.started) == [(0, 0), (1, 0), (2, 0)]
@@ -96,7 +114,7 @@ def test_threads_work_on_different_partitions_at_once_and_never_two_on_one(make:
 def test_the_board_names_the_record_in_flight(make: Make) -> None:
     work = Work(blocked={(0, 7)})
     desk = make(work)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 7)})
     work.until_started(1)
     [held] = desk.board.working()
@@ -112,7 +130,7 @@ def test_quiet_finishes_the_record_in_flight_and_keeps_the_rest(make: Make) -> N
     work = Work(blocked={(0, 1)})
     desk = make(work)
     dispatcher = desk.dispatcher
-    dispatcher.assigned([ZERO])
+    dispatcher.assigned(fresh(ZERO))
     dispatcher.feed({ZERO: records(0, 0, 1, 2, 3)})
     work.until_started(2)
     dispatcher.quiet()
@@ -120,7 +138,7 @@ def test_quiet_finishes_the_record_in_flight_and_keeps_the_rest(make: Make) -> N
     work.release()
     desk.rest()
     assert work.offsets(0) == [0, 1]
-    assert dispatcher.committable() == {ZERO: 2}
+    assert dispatcher.committable() == {ZERO: Position(2)}
     dispatcher.feed({ZERO: records(0, 4)})  # was on its way when quiet came
     assert dispatcher.idle()
     dispatcher.resume()
@@ -133,25 +151,27 @@ def test_what_comes_while_quiet_waits(make: Make) -> None:
     work = Work()
     dispatcher = make(work).dispatcher
     dispatcher.quiet()
-    assert dispatcher.assigned([ZERO])  # the engine is to pause it
+    assert dispatcher.assigned(fresh(ZERO))  # the engine is to pause it
     dispatcher.feed({ZERO: records(0, 0)})
     assert dispatcher.waiting == 1
     assert dispatcher.idle()
     dispatcher.resume()
     work.until_finished(1)
-    assert not dispatcher.assigned([ONE])
+    assert not dispatcher.assigned(fresh(ONE))
 
 
 def test_drain_drops_what_no_handler_started(make: Make) -> None:
     work = Work(blocked={(0, 1)})
     desk = make(work)
     dispatcher = desk.dispatcher
-    dispatcher.assigned([ZERO, ONE])
+    dispatcher.assigned(fresh(ZERO, ONE))
     dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     dispatcher.feed({ZERO: records(0, 3, 4)})
     dispatcher.feed({ONE: records(1, 0)})
-    assert dispatcher.drain() == 3  # the chunk in work is looked at when its thread lets go
+    dispatcher.drain()
+    # The chunk in work is looked at when its thread lets go.
+    assert desk.outcomes() == {"dropped": 3}
     assert not dispatcher.idle()
     assert not dispatcher.wait_idle(0.01)
     dispatcher.feed({ONE: records(1, 1)})  # too late
@@ -159,15 +179,15 @@ def test_drain_drops_what_no_handler_started(make: Make) -> None:
     desk.rest()
     assert work.offsets(0) == [0, 1]
     assert work.offsets(1) == []
-    assert dispatcher.committable() == {ZERO: 2}
+    assert dispatcher.committable() == {ZERO: Position(2)}
     assert desk.outcomes() == {"done": 2, "dropped": 4}
-    assert dispatcher.assigned([orders(2)])  # to be paused, too
+    assert dispatcher.assigned(fresh(orders(2)))  # to be paused, too
 
 
 def test_resume_does_not_undo_a_drain(make: Make) -> None:
     work = Work(blocked={(0, 0)})
     desk = make(work)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0, 1)})
     work.until_started(1)
     desk.dispatcher.drain()
@@ -182,7 +202,7 @@ def test_a_raising_handler_is_tried_again_while_other_partitions_go_on(make: Mak
     work.failing[0, 1] = 3
     desk = make(work, retry_first=0.02, retry_limit=0.04)
     dispatcher = desk.dispatcher
-    dispatcher.assigned([ZERO, ONE])
+    dispatcher.assigned(fresh(ZERO, ONE))
     dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     dispatcher.feed({ONE: records(1, *range(5))})
@@ -191,7 +211,7 @@ def test_a_raising_handler_is_tried_again_while_other_partitions_go_on(make: Mak
     order = [(r.partition, r.offset) for r in work.finished]
     assert order.index((1, 4)) < order.index((0, 1))
     desk.rest()
-    assert dispatcher.committable() == {ZERO: 3, ONE: 5}
+    assert dispatcher.committable() == {ZERO: Position(3), ONE: Position(5)}
     assert desk.outcomes() == {"done": 8, "retried": 3}
 
 
@@ -199,7 +219,7 @@ def test_a_partition_that_waits_for_its_retry_is_paused(make: Make) -> None:
     work = Work()
     work.failing[0, 0] = 1
     desk = make(work, retry_first=30.0, retry_limit=30.0)
-    desk.dispatcher.assigned([ZERO, ONE])
+    desk.dispatcher.assigned(fresh(ZERO, ONE))
     desk.dispatcher.flow()
     desk.dispatcher.feed({ZERO: records(0, 0)})
     work.until_started(1)
@@ -207,20 +227,18 @@ def test_a_partition_that_waits_for_its_retry_is_paused(make: Make) -> None:
     assert desk.dispatcher.flow() == ([ZERO], [])
 
 
-def test_each_record_has_its_own_attempts(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_record_has_its_own_attempts(make: Make) -> None:
     asked: list[int] = []
+
+    class Noted(Backoff):
+        def delay(self, attempt: int, random: Callable[[], float]) -> float:
+            asked.append(attempt)
+            return super().delay(attempt, random)
+
     work = Work()
     work.failing.update({(0, 0): 2, (0, 1): 2})
-    desk = make(work)
-    backoff = desk.dispatcher._backoff
-
-    class Noted:
-        def delay(self, attempt: int, chance: Callable[[], float]) -> float:
-            asked.append(attempt)
-            return backoff.delay(attempt, chance)
-
-    monkeypatch.setattr(desk.dispatcher, "_backoff", Noted())
-    desk.dispatcher.assigned([ZERO])
+    desk = make(work, backoff=Noted(first=0.001, limit=0.004))
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_finished(3)
     assert asked == [1, 2, 1, 2]
@@ -230,8 +248,9 @@ def test_revocation_in_the_middle_of_a_chunk(make: Make) -> None:
     work = Work(blocked={(0, 1)})
     desk = make(work)
     dispatcher = desk.dispatcher
-    dispatcher.on_settled = lambda: desk.settled.append("settled")
-    dispatcher.assigned([ZERO, ONE])
+    settled: list[str] = []
+    dispatcher.on_settled = lambda: settled.append("settled")
+    dispatcher.assigned(fresh(ZERO, ONE))
     dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     dispatcher.revoking([ZERO])
@@ -239,24 +258,24 @@ def test_revocation_in_the_middle_of_a_chunk(make: Make) -> None:
     dispatcher.resume()  # a resume meanwhile must not start it again
     assert not dispatcher.settled([ZERO])
     assert dispatcher.settled([ONE])
-    assert dispatcher.committable([ZERO]) == {ZERO: 1}
+    assert dispatcher.committable([ZERO]) == {ZERO: Position(1)}
     work.release()
     desk.rest()
     assert dispatcher.settled([ZERO])
-    assert dispatcher.committable([ZERO]) == {ZERO: 2}
+    assert dispatcher.committable([ZERO]) == {ZERO: Position(2)}
     dispatcher.revoked([ZERO], committed=True)
     assert dispatcher.committable() == {}
     assert dispatcher.abandoned == 0
     assert work.offsets(0) == [0, 1]
     assert dispatcher.end(PATIENCE)
-    assert desk.settled
+    assert settled
 
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_work_that_was_not_committed_is_abandoned(make: Make, *, committed: bool) -> None:
     work = Work()
     desk = make(work)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0)})
     work.until_finished(1)
     desk.rest()
@@ -269,19 +288,19 @@ def test_a_lane_that_comes_back_gets_nothing_of_the_old_one(make: Make) -> None:
     work = Work(blocked={(0, 10)})
     desk = make(work, concurrency=2)
     dispatcher = desk.dispatcher
-    dispatcher.assigned([ZERO])
+    dispatcher.assigned(fresh(ZERO))
     dispatcher.feed({ZERO: records(0, 10, epoch=1)})
     work.until_started(1)
     dispatcher.lost([ZERO])
     assert dispatcher.abandoned == 1
     assert not dispatcher.idle()  # its handler still runs, though the lane is gone
-    dispatcher.assigned([ZERO])
+    dispatcher.assigned(fresh(ZERO))
     dispatcher.feed({ZERO: records(0, 5, 6, epoch=2)})
     work.until_finished(2)
     work.release()
     work.until_finished(3)
     desk.rest()
-    assert dispatcher.committable() == {ZERO: 7}
+    assert dispatcher.committable() == {ZERO: Position(7)}
     assert dispatcher.waiting == 0  # the old chunk is not taken from the new lane's count
     assert desk.outcomes() == {"done": 2, "lost": 1}
 
@@ -290,7 +309,7 @@ def test_lost_partitions_drop_what_waits(make: Make) -> None:
     work = Work(blocked={(0, 0)})
     desk = make(work)
     dispatcher = desk.dispatcher
-    dispatcher.assigned([ZERO])
+    dispatcher.assigned(fresh(ZERO))
     dispatcher.feed({ZERO: records(0, 0, 1)})
     work.until_started(1)
     dispatcher.feed({ZERO: records(0, 2)})
@@ -300,7 +319,7 @@ def test_lost_partitions_drop_what_waits(make: Make) -> None:
     desk.rest()
     assert work.offsets(0) == [0]
     assert dispatcher.committable() == {}
-    dispatcher.committed({ZERO: 9})  # a late word about what is gone
+    dispatcher.committed({ZERO: Position(9)})  # a late word about what is gone
     assert dispatcher.waiting == 0
 
 
@@ -308,12 +327,12 @@ def test_a_retry_of_an_old_lane_does_not_touch_the_new_one(make: Make) -> None:
     work = Work()
     work.failing[0, 0] = 1
     desk = make(work, retry_first=0.01, retry_limit=0.01)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0, epoch=1)})
     work.until_started(1)
     desk.rest()
     desk.dispatcher.lost([ZERO])
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     work.failing[0, 0] = 1
     desk.dispatcher.feed({ZERO: records(0, 0, epoch=2)})
     work.until_finished(1)
@@ -321,35 +340,33 @@ def test_a_retry_of_an_old_lane_does_not_touch_the_new_one(make: Make) -> None:
     assert [r.value for r in work.started] == [b"1", b"2", b"2"]
 
 
-def test_a_retry_of_an_old_lane_does_not_let_the_new_one_flow(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retry_of_an_old_lane_does_not_let_the_new_one_flow(make: Make) -> None:
     delays = iter([0.02, 60.0])
 
-    class Chosen:
-        def delay(self, _attempt: int, _chance: Callable[[], float]) -> float:
+    class Chosen(Backoff):
+        def delay(self, attempt: int, random: Callable[[], float]) -> float:
             return next(delays)
 
     work = Work()
     work.failing[0, 0] = 2
-    desk = make(work)
+    desk = make(work, backoff=Chosen())
     dispatcher = desk.dispatcher
-    monkeypatch.setattr(dispatcher, "_backoff", Chosen())
-    dispatcher.assigned([ZERO])
+    dispatcher.assigned(fresh(ZERO))
     dispatcher.feed({ZERO: records(0, 0, epoch=1)})
     work.until_started(1)
     desk.rest()
     dispatcher.lost([ZERO])
-    dispatcher.assigned([ZERO])
+    dispatcher.assigned(fresh(ZERO))
     dispatcher.feed({ZERO: records(0, 0, epoch=2)})
     work.until_started(2)
     desk.rest()
     assert dispatcher.flow() == ([ZERO], [])
     over = time.monotonic() + PATIENCE
+    later = dispatcher._desk._later
     with dispatcher._change:
-        while len(dispatcher._later) > 1 and time.monotonic() < over:
+        while len(later) > 1 and time.monotonic() < over:
             dispatcher._change.wait(0.005)
-        assert len(dispatcher._later) == 1  # the old one's time has come and gone
+        assert len(later) == 1  # the old one's time has come and gone
     assert dispatcher.flow() == ((), ())
 
 
@@ -357,15 +374,15 @@ def test_positions_and_confirmations(make: Make) -> None:
     work = Work()
     desk = make(work)
     dispatcher = desk.dispatcher
-    dispatcher.assigned([ZERO, ONE])
+    dispatcher.assigned(fresh(ZERO, ONE))
     dispatcher.feed({ZERO: records(0, 3, 4)})
     work.until_finished(2)
     desk.rest()
-    assert dispatcher.committable() == {ZERO: 5}
+    assert dispatcher.committable() == {ZERO: Position(5)}
     assert dispatcher.unfinished() == {}
-    dispatcher.committed({ZERO: 4})
-    assert dispatcher.committable() == {ZERO: 5}
-    dispatcher.committed({ZERO: 5})
+    dispatcher.committed({ZERO: Position(4)})
+    assert dispatcher.committable() == {ZERO: Position(5)}
+    dispatcher.committed({ZERO: Position(5)})
     assert dispatcher.committable() == {}
     dispatcher.revoking([ZERO])
 
@@ -375,10 +392,10 @@ def test_batches_are_done_as_a_whole(make: Make) -> None:
     work.failing[0, 3] = 1
     desk = make(work, batch=True)
     dispatcher = desk.dispatcher
-    dispatcher.assigned([ZERO])
+    dispatcher.assigned(fresh(ZERO))
     dispatcher.feed({ZERO: records(0, 0, 1, 2)})
-    dispatcher.feed({ZERO: records(0, 3, 4)})
     work.until_started(3)
+    dispatcher.feed({ZERO: records(0, 3, 4)})
     [held] = desk.board.working()
     assert (held.offset, held.count) == (0, 3)
     assert dispatcher.committable() == {}
@@ -387,7 +404,7 @@ def test_batches_are_done_as_a_whole(make: Make) -> None:
     desk.rest()
     assert work.offsets(0) == [0, 1, 2, 3, 4]
     assert [r.offset for r in work.started] == [0, 1, 2, 3, 4, 3, 4]
-    assert dispatcher.committable() == {ZERO: 5}
+    assert dispatcher.committable() == {ZERO: Position(5)}
     assert dispatcher.waiting == 0
 
 
@@ -396,27 +413,27 @@ def test_what_no_retry_can_mend_is_fatal(make: Make, error: BaseException) -> No
     work = Work(error=error)
     work.failing[0, 1] = 1
     desk = make(work)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     desk.rest()
     assert desk.dispatcher.fatal is not None
     assert type(error).__name__ in desk.dispatcher.fatal
     assert work.offsets(0) == [0]
-    assert desk.dispatcher.committable() == {ZERO: 1}
+    assert desk.dispatcher.committable() == {ZERO: Position(1)}
 
 
 def test_an_error_while_draining_is_not_tried_again(make: Make) -> None:
     work = Work(blocked={(0, 1)})
     work.failing[0, 1] = 5
     desk = make(work)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     desk.dispatcher.drain()
     work.release()
     desk.rest()
-    assert desk.dispatcher.committable() == {ZERO: 1}
+    assert desk.dispatcher.committable() == {ZERO: Position(1)}
     assert desk.dispatcher.end(PATIENCE)
     assert len(work.started) == 2
     assert desk.dispatcher.fatal is None
@@ -433,7 +450,7 @@ def test_a_failure_is_told_with_its_record(make: Make, monkeypatch: pytest.Monke
     work = Work(blocked={(0, 1)})
     work.failing[0, 1] = 1
     desk = make(work)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0, 1, 2)})
     work.until_started(2)
     desk.dispatcher.drain()
@@ -446,7 +463,7 @@ def test_a_failure_is_told_with_its_record(make: Make, monkeypatch: pytest.Monke
 def test_records_without_a_timestamp_have_no_age(make: Make, timestamp: Any) -> None:
     work = Work()
     desk = make(work)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0, timestamp=timestamp)})
     work.until_finished(1)
     desk.rest()
@@ -458,7 +475,7 @@ def test_records_without_a_timestamp_have_no_age(make: Make, timestamp: Any) -> 
 def test_a_stuck_handler_keeps_the_end_waiting(make: Make) -> None:
     work = Work(blocked={(0, 0)})
     desk = make(work)
-    desk.dispatcher.assigned([ZERO])
+    desk.dispatcher.assigned(fresh(ZERO))
     desk.dispatcher.feed({ZERO: records(0, 0)})
     work.until_started(1)
     assert not desk.dispatcher.end(0.01)
@@ -468,7 +485,7 @@ def test_room_is_noticed_at_once(make: Make) -> None:
     work = Work(blocked={(0, 0)})
     desk = make(work, buffer_records=2, max_poll_records=2)
     dispatcher = desk.dispatcher
-    dispatcher.assigned([ZERO])
+    dispatcher.assigned(fresh(ZERO))
     dispatcher.feed({ZERO: records(0, 0, 1)})
     dispatcher.flow()
     assert dispatcher.saturated
@@ -546,7 +563,7 @@ class Driver:
             self.epoch[number] = max([e for n, e in self.fed if n == number], default=0) + 1
             self.fed[number, self.epoch[number]] = []
             self.paused.discard(orders(number))
-            self.dispatcher.assigned([orders(number)])
+            self.dispatcher.assigned(fresh(orders(number)))
 
     def revoke(self) -> None:
         if self.epoch:
@@ -556,11 +573,9 @@ class Driver:
             if self.random.random() < 0.7:
                 self.work.release()
                 self.desk.rest() if self.dispatcher.is_quiet else None
-                with self.dispatcher._change:
-                    assert self.dispatcher._change.wait_for(
-                        lambda: self.dispatcher.settled([partition]), PATIENCE
-                    )
-            position = self.dispatcher.committable([partition]).get(partition)
+                self.desk.until_settled(partition)
+            found = self.dispatcher.committable([partition]).get(partition)
+            position = found.offset if found else None
             settled = self.dispatcher.settled([partition])
             self.dispatcher.revoked([partition], committed=True)
             key = number, self.epoch.pop(number)
@@ -595,7 +610,7 @@ class Driver:
         finished = self.finished()
         for partition, position in offsets.items():
             done = finished[partition.number, self.epoch[partition.number]]
-            assert position - 1 in done  # never beyond what a handler returned for
+            assert position.offset - 1 in done  # never beyond what a handler returned for
         self.dispatcher.committed(offsets)
 
     def finished(self) -> dict[tuple[int, int], list[int]]:
@@ -607,8 +622,8 @@ class Driver:
         return found
 
     def watermarks(self) -> dict[Partition, int]:
-        lanes = self.dispatcher._lanes.items()
-        return {p: lane.watermark.position for p, lane in lanes if lane.watermark.position}
+        lanes = self.dispatcher._desk._lanes.items()
+        return {p: lane.position_at for p, lane in lanes if lane.position_at}
 
     def check_order(self) -> None:
         """In every ownership: in order, nothing left out, nothing twice."""
@@ -681,14 +696,20 @@ def test_the_driver_meets_what_it_is_made_for(make: Make) -> None:
 
 def test_a_record_is_not_changed_on_its_way(make: Make) -> None:
     given: list[Record] = []
-    desk = make(given.append)
-    desk.dispatcher.assigned([ZERO])
+    there = threading.Event()
+
+    def note(record: Record) -> None:
+        given.append(record)
+        there.set()
+
+    desk = make(note)
+    desk.dispatcher.assigned(fresh(ZERO))
     [record] = records(0, 3)
     record = record._replace(headers=(("trace", b"1"),))
     desk.dispatcher.feed({ZERO: [replace_nothing(record)]})
+    assert there.wait(PATIENCE)
     desk.rest()
-    with desk.dispatcher._change:
-        assert desk.dispatcher._change.wait_for(lambda: desk.dispatcher.waiting == 0, PATIENCE)
+    assert desk.dispatcher.waiting == 0
     assert given == [record]
 
 

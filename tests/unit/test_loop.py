@@ -9,14 +9,26 @@ import pytest
 
 from penstock.board import Board
 from penstock.budget import Budget
-from penstock.errors import CommitRefused, Fenced, PenstockError, Unreadable
+from penstock.errors import (
+    CommitRefused,
+    Fenced,
+    NotSent,
+    PenstockError,
+    Poison,
+    Unreadable,
+)
 from penstock.exits import Exit
 from penstock.kafka.port import Membership
+from penstock.letters import Letter
+from penstock.offsets import Position
+from penstock.policy import dead_letter
+from penstock.record import Partition
 from penstock.seat import Seat
 from penstock.steps import Steps
 from penstock.telemetry.tally import Tally
-from penstock.worker.dispatch import Dispatcher
+from penstock.worker.dispatch import Dispatcher, Post
 from penstock.worker.loop import Ending, PollLoop
+from penstock.worker.threads import Threads
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.making import PATIENCE, Work, make_plan, orders, records
 
@@ -30,13 +42,15 @@ FENCED = Fenced("another member joined with this group.instance.id")
 class Rig:
     """A poll loop between a fake engine and a real dispatcher."""
 
-    def __init__(self, work: Work, *, concurrency: int = 2, **values: Any) -> None:
+    def __init__(
+        self, work: Work, *, concurrency: int = 2, post: Post | None = None, **values: Any
+    ) -> None:
         values = {"commit_interval": 3600.0, "retry_first": 0.001, "retry_limit": 0.01, **values}
         self.work = work
         plan = make_plan(work, concurrency=concurrency, **values)
         self.board = Board.create(concurrency)
         self.tally = Tally()
-        self.dispatcher = Dispatcher(plan, self.board, self.tally)
+        self.dispatcher = Dispatcher(plan, self.board, self.tally, post)
         self.engine = FakeEngine(self.dispatcher)
         self.reports: list[dict[str, Any]] = []
         steps = Steps(time.monotonic, began=time.monotonic())
@@ -72,7 +86,7 @@ class Rig:
         budget = Budget(now + handlers, now + until, now + until, now + until + 1)
         return self.loop.drain(budget, seat, restart=restart, fatal=fatal)
 
-    def sync_commits(self) -> list[dict[Any, int]]:
+    def sync_commits(self) -> list[dict[Partition, Position]]:
         return [offsets for how, offsets in self.engine.history if how == "sync"]
 
 
@@ -112,7 +126,7 @@ def started_rig(make: Make, *, offsets: int = 3, work: Work | None = None, **val
 
 def test_records_are_handled_and_committed_as_time_goes_by(make: Make) -> None:
     rig = started_rig(make, offsets=40, commit_interval=0.001, max_poll_records=7)
-    rig.consume_until(lambda: rig.engine.committed == {ZERO: 40})
+    rig.consume_until(lambda: rig.engine.committed == {ZERO: Position(40)})
     assert rig.work.offsets(0) == list(range(40))
     assert not rig.sync_commits()
     positions = [offsets[ZERO] for _, offsets in rig.engine.history]
@@ -122,7 +136,7 @@ def test_records_are_handled_and_committed_as_time_goes_by(make: Make) -> None:
 def test_a_refused_commit_comes_again(make: Make) -> None:
     rig = started_rig(make, commit_interval=0.001)
     rig.engine.refusals.extend([REFUSED, REFUSED])
-    rig.consume_until(lambda: rig.engine.committed == {ZERO: 3})
+    rig.consume_until(lambda: rig.engine.committed == {ZERO: Position(3)})
     assert rig.tally.to_json()["commits"]["failed"] == 2
     assert {how for how, _ in rig.engine.history} == {"async"}
 
@@ -188,7 +202,7 @@ def test_sys_exit_in_a_handler_ends_it(make: Make) -> None:
     assert "SystemExit" in str(failure)
     ending = rig.drain(fatal=failure)
     assert (ending.code, ending.clean) == (Exit.CRASHED, False)
-    assert rig.engine.committed == {ZERO: 1}
+    assert rig.engine.committed == {ZERO: Position(1)}
 
 
 def test_the_supervisor_is_told(make: Make) -> None:
@@ -207,6 +221,7 @@ def test_the_supervisor_is_told(make: Make) -> None:
         "assignment": {"orders": [0]},
         "lag": {"orders": {"0": 2}},
         "waiting": 0,
+        "work": {"retrying": 0, "breaker": "closed"},
         "caught_up": False,
         "warnings": [],
     }
@@ -262,10 +277,11 @@ def test_a_clean_drain(make: Make, restart: bool, seat: Seat, code: int) -> None
     ending = rig.drain(restart=restart, seat=seat)
     assert (ending.code, ending.clean, ending.reason, ending.stuck) == (code, True, "", ())
     assert work.offsets(0) == [0, 1]  # the record in flight finished, the next was not begun
-    assert rig.engine.committed == {ZERO: 2}
+    assert rig.engine.committed == {ZERO: Position(2)}
     assert rig.engine.closed is seat
     assert [r["state"] for r in rig.reports][-2:] == ["draining", "drained"]
-    assert not any(t.is_alive() for t in rig.dispatcher._threads)
+    assert isinstance(rig.dispatcher._hands, Threads)
+    assert not any(t.is_alive() for t in rig.dispatcher._hands._threads)
 
 
 def test_nothing_held_is_left_at_once(make: Make) -> None:
@@ -293,7 +309,7 @@ def test_it_keeps_polling_while_a_handler_runs(make: Make) -> None:
     assert rig.drain().clean
     assert rig.engine.paused == {ZERO, ONE}
     assert work.offsets(1) == []
-    assert rig.engine.committed == {ZERO: 1}
+    assert rig.engine.committed == {ZERO: Position(1)}
 
 
 @pytest.mark.parametrize("times", [1, 2, 7])
@@ -304,7 +320,7 @@ def test_a_refused_last_commit_is_tried_again(make: Make, times: int) -> None:
     polls = rig.engine.polls
     ending = rig.drain()
     assert ending.clean
-    assert rig.engine.committed == {ZERO: 3}
+    assert rig.engine.committed == {ZERO: Position(3)}
     assert len(rig.sync_commits()) == times + 1
     assert rig.engine.polls >= polls + times  # which lets a rebalance finish
     assert rig.tally.to_json()["commits"]["failed"] == times
@@ -349,7 +365,7 @@ def test_a_stuck_handler_is_named_and_the_rest_is_committed(make: Make) -> None:
     assert told["key"] == "key-2"
     assert told["age_seconds"] >= 0.05
     assert "making.py" in told["stack"]
-    assert rig.engine.committed == {ZERO: 2, ONE: 2}
+    assert rig.engine.committed == {ZERO: Position(2), ONE: Position(2)}
     assert rig.engine.closed is Seat.LEAVE
 
 
@@ -371,7 +387,7 @@ def test_work_lost_while_draining_is_not_a_clean_end(make: Make) -> None:
     ending = rig.drain()
     assert (ending.code, ending.clean) == (Exit.FORCED, False)
     assert "taken away" in ending.reason
-    assert rig.engine.committed == {ONE: 1}
+    assert rig.engine.committed == {ONE: Position(1)}
 
 
 def test_a_partition_lost_before_the_drain_does_not_taint_it(make: Make) -> None:
@@ -408,7 +424,7 @@ def test_a_fatal_kafka_failure_while_draining(make: Make) -> None:
     ending = rig.drain()
     assert (ending.code, ending.clean, ending.reason) == (Exit.CRASHED, False, str(FENCED))
     assert work.offsets(0) == [0, 1]  # the record in flight was waited for
-    assert rig.engine.committed == {ZERO: 2}  # and committed, as far as the broker lets us
+    assert rig.engine.committed == {ZERO: Position(2)}  # as far as the broker lets us
     assert rig.engine.closed is Seat.LEAVE
 
 
@@ -427,7 +443,7 @@ def test_a_failure_does_not_keep_finished_work_from_being_committed(make: Make) 
     failure = rig.consume_until(lambda: False)
     ending = rig.drain(fatal=failure)
     assert ending.code == Exit.CRASHED
-    assert rig.engine.committed == {ZERO: 3}
+    assert rig.engine.committed == {ZERO: Position(3)}
 
 
 def test_sys_exit_while_draining_is_no_clean_end(make: Make) -> None:
@@ -438,7 +454,7 @@ def test_sys_exit_while_draining_is_no_clean_end(make: Make) -> None:
     rig.engine.on_poll = work.release
     ending = rig.drain()
     assert (ending.code, ending.clean) == (Exit.CRASHED, False)
-    assert rig.engine.committed == {ZERO: 1}
+    assert rig.engine.committed == {ZERO: Position(1)}
 
 
 def test_a_commit_under_way_is_awaited_before_the_last_one(make: Make) -> None:
@@ -448,8 +464,8 @@ def test_a_commit_under_way_is_awaited_before_the_last_one(make: Make) -> None:
     rig.loop._commit_soon(rig.dispatcher.committable())
     ending = rig.drain()
     assert ending.clean
-    assert rig.engine.history == [("async", {ZERO: 3})]  # it was enough
-    assert rig.engine.committed == {ZERO: 3}
+    assert rig.engine.history == [("async", {ZERO: Position(3)})]  # it was enough
+    assert rig.engine.committed == {ZERO: Position(3)}
 
 
 def test_a_commit_under_way_that_never_answers_does_not_spoil_the_last_one(make: Make) -> None:
@@ -458,12 +474,12 @@ def test_a_commit_under_way_that_never_answers_does_not_spoil_the_last_one(make:
     rig.take_in(3, started=True)
     rig.engine.async_held = True
     rig.loop._commit_soon(rig.dispatcher.committable())
-    assert rig.engine.history == [("async", {ZERO: 2})]
+    assert rig.engine.history == [("async", {ZERO: Position(2)})]
     rig.engine.on_poll = work.release
     ending = rig.drain()
     assert ending.clean
-    assert rig.engine.committed == {ZERO: 3}
-    assert rig.sync_commits() == [{ZERO: 3}]
+    assert rig.engine.committed == {ZERO: Position(3)}
+    assert rig.sync_commits() == [{ZERO: Position(3)}]
 
 
 def test_an_older_answer_does_not_undo_a_newer_commit(make: Make) -> None:
@@ -482,7 +498,7 @@ def test_an_older_answer_does_not_undo_a_newer_commit(make: Make) -> None:
 
     rig.engine.commit = commit  # type: ignore[method-assign] # the broker's timing
     assert rig.drain().clean
-    assert rig.sync_commits() == [{ZERO: 3}]
+    assert rig.sync_commits() == [{ZERO: Position(3)}]
 
 
 def test_a_stop_while_draining_for_a_restart_gives_the_seat_up(make: Make) -> None:
@@ -498,6 +514,48 @@ def test_a_stop_while_draining_for_a_restart_gives_the_seat_up(make: Make) -> No
     ending = rig.drain(seat=Seat.KEEP, restart=True)
     assert (ending.code, ending.clean) == (Exit.STOPPED, True)
     assert rig.engine.closed is Seat.LEAVE
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_dead_letter_that_no_broker_confirms_is_no_clean_end(make: Make, *, waits: bool) -> None:
+    """Neither one that waits to be sent again, nor one that is under way."""
+    posted: list[Callable[[Exception | None], None]] = []
+    there = threading.Event()
+
+    def post(letter: Letter, over: Callable[[Exception | None], None]) -> None:
+        posted.append(over)
+        if waits:
+            over(NotSent("orders.dead does not exist"))
+        there.set()
+
+    work = Work(error=Poison("never"))
+    work.failing[0, 1] = 1
+    rig = started_rig(make, work=work, post=post, then=dead_letter("orders.dead"))
+    rig.consume_until(there.is_set)
+    ending = rig.drain(handlers=0.05, restart=True)
+    assert (ending.code, ending.clean) == (Exit.FORCED, False)
+    assert "dead letters of orders[0]@1 (to orders.dead)" in ending.reason
+    assert rig.engine.committed == {ZERO: Position(1)}
+    assert (len(posted), work.offsets(0)) == (1, [0])
+
+
+def test_a_dead_letter_confirmed_while_draining_is_finished_work(make: Make) -> None:
+    posted: list[Callable[[Exception | None], None]] = []
+    work = Work(error=Poison("never"))
+    work.failing[0, 1] = 1
+    rig = started_rig(
+        make, work=work, post=lambda _, over: posted.append(over), then=dead_letter("orders.dead")
+    )
+    rig.consume_until(lambda: bool(posted))
+
+    def on_poll() -> None:
+        if posted:
+            posted.pop()(None)
+
+    rig.engine.on_poll = on_poll
+    assert rig.drain(restart=True) == Ending(Exit.RESTART, clean=True, reason="")
+    assert rig.engine.committed == {ZERO: Position(2)}
+    assert rig.tally.to_json()["topics"]["orders"]["records"]["dead_lettered"] == 1
 
 
 def test_an_end_before_the_first_record() -> None:
