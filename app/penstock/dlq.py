@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -16,23 +17,24 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from penstock import letter_filter
-from penstock.letter_filter import Filter, Stored
-from penstock.terminal import literal, say
+from penstock.letter_filter import Filter, Span, Stored
+from penstock.terminal import Progress, literal, say
 
 if TYPE_CHECKING:
     from penstock.errors import NotSent
     from penstock.kafka.letter_box import LetterBox, Send
     from penstock.kafka.producer import Producer
+    from penstock.letters import Origin
 
 F = TypeVar("F", bound=Callable[..., Any])
+#: Offsets by partition.
+Chosen = defaultdict[int, set[int]]
 
 GROUP: Final = "penstock.dlq"
 
 _INTERRUPTED: Final = 130
 _CONNECT: Final = 10.0  # seconds
 _CONFIRM: Final = 30.0  # seconds that a batch of a hundred letters may take
-_SOON: Final = 1.0  # seconds until a terminal is shown progress
-_EACH: Final = (0.2, 10.0)  # seconds between two words of it: on a terminal, elsewhere
 
 
 @click.group(
@@ -69,18 +71,6 @@ def dlq() -> None:
 # -- options that several have ---------------------------------------------------------
 
 
-def _cluster(command: F) -> F:
-    servers = click.option(
-        "--bootstrap-servers",
-        metavar="HOST:PORT,…",
-        help="The cluster  [default: PENSTOCK_BOOTSTRAP_SERVERS]",
-    )
-    group = click.option(
-        "--group", default=GROUP, show_default=True, help="Consumer group that keeps the marks."
-    )
-    return servers(group(command))
-
-
 class _Of(click.ParamType):  # type: ignore[type-arg] # not generic before click 8.3
     """A value that one of the filter's own functions reads."""
 
@@ -95,7 +85,31 @@ class _Of(click.ParamType):  # type: ignore[type-arg] # not generic before click
             self.fail(str(error), param, ctx)
 
 
+def _name(text: str) -> str:
+    if not text:
+        raise ValueError("it must not be empty")
+    return text
+
+
+def _cluster(command: F) -> F:
+    servers = click.option(
+        "--bootstrap-servers",
+        metavar="HOST:PORT,…",
+        help="The cluster  [default: PENSTOCK_BOOTSTRAP_SERVERS]",
+    )
+    group = click.option(
+        "--group",
+        type=_Of("NAME", _name),
+        metavar="NAME",
+        default=GROUP,
+        show_default=True,
+        help="Consumer group that keeps the marks.",
+    )
+    return servers(group(command))
+
+
 _POSITION: Final = _Of("PARTITION:OFFSET", letter_filter.position)
+_SPAN: Final = _Of("PARTITION:OFFSET[-LAST]", letter_filter.span)
 _TIME: Final = _Of("TIME", lambda text: letter_filter.moment(text, time.time()))
 _NUMBER: Final = click.IntRange(min=0)
 
@@ -106,12 +120,14 @@ def _filters(command: F) -> F:
         click.option("--partition", type=_NUMBER, help="From this partition of it."),
         click.option(
             "--at",
-            "--offset",
-            "positions",
-            type=_POSITION,
-            metavar="PARTITION:OFFSET",
+            "spans",
+            type=_SPAN,
+            metavar="PARTITION:OFFSET[-LAST]",
             multiple=True,
             help="Lies here in the dead-letter topic; may be repeated.",
+        ),
+        click.option(
+            "--from-group", "consumer", metavar="NAME", help="Put aside by this consumer group."
         ),
         click.option("--error", metavar="CLASS", help="Died of this exception."),
         click.option("--reason", metavar="TEXT", help="Its reason contains this."),
@@ -133,8 +149,10 @@ def _acting(command: F) -> F:
     return dry(yes(command))
 
 
-def _filter(origin: str | None, positions: Sequence[tuple[int, int]], **given: Any) -> Filter:
-    return Filter(topic=origin, positions=frozenset(positions), **given)
+def _filter(
+    origin: str | None, spans: Sequence[Span], consumer: str | None, **given: Any
+) -> Filter:
+    return Filter(topic=origin, spans=tuple(spans), group=consumer, **given)
 
 
 # -- commands --------------------------------------------------------------------------
@@ -144,7 +162,9 @@ def _filter(origin: str | None, positions: Sequence[tuple[int, int]], **given: A
 @click.argument("topic")
 @_filters
 @click.option("--all", "settled", is_flag=True, help="Also those that are dealt with.")
-@click.option("--by", type=click.Choice(["error", "topic", "reason"]), help="Count them by this.")
+@click.option(
+    "--by", type=click.Choice(["error", "reason", "topic", "group"]), help="Count them by this."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @_cluster
 def list_(
@@ -170,11 +190,13 @@ def list_(
             _count(found, by, as_json=as_json)
         elif as_json:
             for stored in found:
-                say(json.dumps(letter_text.as_json(stored)))
+                if not say(json.dumps(letter_text.as_json(stored))):
+                    break
         else:
-            rows = list(found)
+            rows = [letter_text.row(stored, states=settled) for stored in found]
             if rows:
-                say(letter_text.table(rows, states=settled))
+                width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+                say(letter_text.table(rows, states=settled, width=width))
             say(f"{_letters(len(rows))}{'' if settled else ', open'}", err=True)
 
 
@@ -194,18 +216,26 @@ def _count(found: Iterator[Stored], by: str, *, as_json: bool) -> None:
         rows.append((count, since, until, name))
         if as_json:
             say(json.dumps({by: name, "count": count, "first": since, "last": until}))
-    if not as_json:
+    if rows and not as_json:
         say(render.table(("COUNT", "FIRST", "LAST", by.upper()), rows))
 
 
 @dlq.command()
 @click.argument("topic")
 @click.argument("position", type=_POSITION, metavar="PARTITION:OFFSET")
+@click.option("--raw", is_flag=True, help="Its value alone, as it is, to write into a file.")
 @_cluster
 def show(
-    topic: str, position: tuple[int, int], *, bootstrap_servers: str | None, group: str
+    topic: str,
+    position: tuple[int, int],
+    *,
+    raw: bool,
+    bootstrap_servers: str | None,
+    group: str,
 ) -> int:
     """Show everything about one letter: origin, headers, value and traceback.
+
+    Of a large value the beginning; what is not text as hex.
 
     Example: penstock dlq show orders.dead 0:1042
     """
@@ -215,7 +245,10 @@ def show(
     with _box(bootstrap_servers, topic, group) as box:
         if number in box.partitions:
             for stored in box.letters(number, settled=True, start=offset, end=offset + 1):
-                say(letter_text.show(stored, time.time()))
+                if raw:
+                    say(stored.record.value or b"", nl=False)
+                else:
+                    say(letter_text.show(stored, time.time()))
                 return 0
         say(
             f"penstock: there is no record at {number}:{offset} of {topic}: it never was, or "
@@ -228,9 +261,10 @@ def show(
 @dlq.command(
     epilog=(
         "A letter is marked once its topic has confirmed it, a hundred at a time: when this is "
-        "killed, up to a hundred may be sent again by the next replay. Letters go to the "
-        "partition of their key, behind what is there: a later record of the same key that was "
-        "handled meanwhile is not waited for."
+        "killed, up to a hundred may be sent again by the next replay. Ctrl-C ends it between "
+        "two batches. Letters go to the partition that they came from (with --to, to that of "
+        "their key), behind what is there by now. Every consumer group of the topic gets them, "
+        "not only the one that failed."
     )
 )
 @click.argument("topic")
@@ -260,21 +294,10 @@ def replay(
         raise click.UsageError("--to must be another topic")
     _need_yes(yes=yes or dry_run)
     with _box(bootstrap_servers, topic, group) as box:
-        chosen: defaultdict[int, set[int]] = defaultdict(set)
         goals: Counter[str] = Counter()
-        foreign = 0
-        for stored in _select(box, _filter(**given), None):
-            if stored.origin is None:
-                foreign += 1
-                continue
-            chosen[stored.at[0]].add(stored.at[1])
-            goals[to or stored.origin.topic] += 1
-            if goals.total() == limit:
-                break
-        if foreign:
-            say(f"{foreign:,} that are not letters are left alone", err=True)
+        chosen = _choose(box, _filter(**given), limit, lambda o: to or o.topic, goals)
         where = ", ".join(f"{name} ({count:,})" for name, count in goals.most_common())
-        if not _agreed(goals.total(), f"replayed to {where}", "replay", dry_run=dry_run, yes=yes):
+        if not _agreed(box, chosen, f"replayed to {where}", "replay", dry_run=dry_run, yes=yes):
             return 0
         with _sender(to) as send:
             return _settle(box, chosen, send, "replayed")
@@ -310,11 +333,8 @@ def drop(
         raise click.UsageError("either a filter, or --all")
     _need_yes(yes=yes or dry_run)
     with _box(bootstrap_servers, topic, group) as box:
-        chosen: defaultdict[int, set[int]] = defaultdict(set)
-        for stored in _select(box, wanted, limit):
-            chosen[stored.at[0]].add(stored.at[1])
-        total = sum(map(len, chosen.values()))
-        if not _agreed(total, "dropped", "drop", dry_run=dry_run, yes=yes):
+        chosen = _choose(box, wanted, limit)
+        if not _agreed(box, chosen, "dropped", "drop", dry_run=dry_run, yes=yes):
             return 0
         return _settle(box, chosen, None, "dropped")
 
@@ -347,19 +367,63 @@ def _select(
     box: LetterBox, wanted: Filter, limit: int | None, *, settled: bool = False
 ) -> Iterator[Stored]:
     """Letters that are meant, by partition and offset."""
+    progress = Progress(box.count(settled=settled), "records looked at")
     left = limit
-    for number in box.partitions:
-        here = [offset for partition, offset in wanted.positions if partition == number]
-        if wanted.positions and not here:
-            continue
-        start, end = (min(here), max(here) + 1) if here else (0, None)
-        for stored in box.letters(number, settled=settled, start=start, end=end):
-            if wanted(stored):
-                yield stored
-                if left is not None:
-                    left -= 1
-                    if not left:
-                        return
+    try:
+        for number in box.partitions:
+            here = [span for span in wanted.spans if span.partition == number]
+            if wanted.spans and not here:
+                continue
+            start = min((span.first for span in here), default=0)
+            end = max((span.last + 1 for span in here), default=None)
+            for stored in box.letters(number, settled=settled, start=start, end=end):
+                progress(1)
+                if wanted(stored):
+                    yield stored
+                    if left is not None:
+                        left -= 1
+                        if not left:
+                            return
+    finally:
+        progress.clear()
+
+
+def _choose(
+    box: LetterBox,
+    wanted: Filter,
+    limit: int | None,
+    goal: Callable[[Origin], str] | None = None,
+    goals: Counter[str] | None = None,
+) -> Chosen:
+    """The open letters to deal with. With ``goal``, where each would go, only real letters."""
+    chosen: Chosen = defaultdict(set)
+    total = foreign = 0
+    for stored in _unless_interrupted(_select(box, wanted, None)):
+        if goal is not None and goals is not None:
+            if stored.origin is None:
+                foreign += 1
+                continue
+            goals[goal(stored.origin)] += 1
+        number, offset = stored.at
+        chosen[number].add(offset)
+        total += 1
+        if total == limit:
+            break
+    else:
+        for span in wanted.spans:
+            if not any(span.holds((n, offset)) for n in chosen for offset in chosen[n]):
+                say(f"{span}: no open letter there that is meant", err=True)
+    if foreign:
+        say(f"{foreign:,} that are not letters are left alone", err=True)
+    return chosen
+
+
+def _unless_interrupted(found: Iterator[Stored]) -> Iterator[Stored]:
+    try:
+        yield from found
+    except KeyboardInterrupt:
+        say("interrupted: nothing was sent or marked", err=True)
+        raise
 
 
 def _need_yes(*, yes: bool) -> None:
@@ -367,14 +431,22 @@ def _need_yes(*, yes: bool) -> None:
         raise click.UsageError("nobody can be asked here (no terminal): say --yes, or --dry-run")
 
 
-def _agreed(total: int, done: str, verb: str, *, dry_run: bool, yes: bool) -> bool:
+def _agreed(
+    box: LetterBox, chosen: Chosen, done: str, verb: str, *, dry_run: bool, yes: bool
+) -> bool:
+    total = _count_of(chosen)
     if not total:
         say("no open letters to " + verb)
+        if not dry_run:
+            box.renew()
         return False
     if dry_run:
         say(f"dry run: {_letters(total)} would be {done}; nothing was sent or marked")
         return False
-    return yes or click.confirm(f"{_letters(total)} will be {done}. Go on?", err=True)
+    if yes or click.confirm(f"{_letters(total)} will be {done}. Go on?", err=True):
+        return True
+    say("nothing was sent or marked", err=True)
+    return False
 
 
 @contextmanager
@@ -382,14 +454,16 @@ def _sender(to: str | None) -> Iterator[Send]:
     from penstock import settings  # noqa: PLC0415 (as in _box)
     from penstock.errors import KafkaFailure  # noqa: PLC0415
     from penstock.kafka.producer import Outgoing, Producer  # noqa: PLC0415
-    from penstock.letters import for_replay  # noqa: PLC0415
+    from penstock.letters import original  # noqa: PLC0415
 
     def send(letters: Sequence[Stored]) -> Sequence[NotSent | None]:
         records = []
         for record, origin, _ in letters:
             assert origin is not None
-            goal = to or origin.topic
-            records.append(Outgoing(goal, record.key, record.value, for_replay(record.headers)))
+            # Back to the partition it came from, however its producer chose that.
+            goal, number = (to, None) if to else (origin.topic, origin.partition)
+            headers = original(record.headers)
+            records.append(Outgoing(goal, record.key, record.value, headers, number))
         return producer.send(records, _CONFIRM)
 
     producer: Producer = Producer(settings.load({}))
@@ -402,54 +476,33 @@ def _sender(to: str | None) -> Iterator[Send]:
         producer.close()
 
 
-def _settle(box: LetterBox, chosen: dict[int, set[int]], send: Send | None, done: str) -> int:
-    progress = _Progress(sum(map(len, chosen.values())), done)
-    with _halting() as halted:
-        try:
+def _settle(box: LetterBox, chosen: Chosen, send: Send | None, done: str) -> int:
+    progress = Progress(_count_of(chosen), f"letters {done}")
+    try:
+        with _halting() as halted:
             for number in sorted(chosen):
-                box.settle(number, chosen[number], send, progress, halted)
-        finally:
-            progress.end()
-        box.renew()
-    gone = progress.total - progress.done
-    if halted():
-        say(f"interrupted: {_letters(gone)} stay open", err=True)
-        return _INTERRUPTED
-    if gone:  # retention has taken them between our two looks
-        say(f"{_letters(gone)} are not in the topic any more", err=True)
-    return 0
+                if not halted():
+                    box.settle(number, chosen[number], send, progress, halted)
+            box.renew()
+    except KeyboardInterrupt:
+        _sum_up(progress, done, stay_open=True)
+        say("interrupted within a batch: up to 100 of those may have been sent", err=True)
+        raise
+    except BaseException:
+        _sum_up(progress, done, stay_open=True)
+        raise
+    _sum_up(progress, done, stay_open=halted())
+    return _INTERRUPTED if halted() and progress.done < progress.total else 0
 
 
-class _Progress:
-    """Counts what is done; tells, on stderr, when it takes long."""
-
-    def __init__(self, total: int, what: str) -> None:
-        self.total = total
-        self.done = 0
-        self._what = what
-        self._started = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        self._every = _EACH[0] if self._terminal else _EACH[1]
-        self._next = self._started + (_SOON if self._terminal else _EACH[1])
-        self._shown = False
-
-    def __call__(self, more: int) -> None:
-        self.done += more
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + self._every
-            rate = self.done / (now - self._started)
-            text = f"{self.done:,} of {_letters(self.total)} {self._what}, {rate:,.0f}/s"
-            if self._terminal:
-                click.echo(f"\r{text}\x1b[K", err=True, nl=False)
-                self._shown = True
-            else:
-                say(text, err=True)
-
-    def end(self) -> None:
-        if self._shown:
-            click.echo(err=True)
-        say(f"{_letters(self.done)} {self._what}")
+def _sum_up(progress: Progress, done: str, *, stay_open: bool) -> None:
+    progress.clear()
+    say(f"{_letters(progress.done)} {done}")
+    left = progress.total - progress.done
+    if left and stay_open:
+        say(f"still open: {_letters(left)}; the same command goes on with them", err=True)
+    elif left:  # retention has taken them between our two looks
+        say(f"no longer in the topic: {_letters(left)}", err=True)
 
 
 @contextmanager
@@ -461,6 +514,8 @@ def _halting() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        # Not through the buffer of sys.stderr, which may be what was interrupted.
+        os.write(2, b"\nending after the batch under way; once more: at once\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -468,6 +523,10 @@ def _halting() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _count_of(chosen: Chosen) -> int:
+    return sum(map(len, chosen.values()))
 
 
 def _letters(count: int) -> str:

@@ -11,6 +11,7 @@ from penstock.letters import Origin
 from penstock.record import Record, printable
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_AT: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,19})(?:-([0-9]{1,19}))?")
 _AGO: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhdw])")
 
 
@@ -35,17 +36,34 @@ class Stored(NamedTuple):
         return self.record.timestamp / 1000
 
 
+class Span(NamedTuple):
+    """Offsets of a partition of the dead-letter topic, the last one included."""
+
+    partition: int
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        last = f"-{self.last}" if self.last != self.first else ""
+        return f"{self.partition}:{self.first}{last}"
+
+    def holds(self, at: tuple[int, int]) -> bool:
+        """Whether it is there."""
+        return at[0] == self.partition and self.first <= at[1] <= self.last
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """All that are given must hold. Nothing given: every one is meant.
 
-    ``topic``, ``partition``, ``error`` and ``reason`` are the letter's, so a record that is
-    not a letter meets none of them.
+    ``topic``, ``partition``, ``group``, ``error`` and ``reason`` are the letter's, so a record
+    that is not a letter meets none of them.
     """
 
     topic: str | None = None
     partition: int | None = None
-    positions: frozenset[tuple[int, int]] = frozenset()
+    spans: tuple[Span, ...] = ()
+    group: str | None = None
     error: str | None = None
     reason: str | None = None
     key: str | None = None
@@ -54,12 +72,12 @@ class Filter:
 
     def __bool__(self) -> bool:
         """Whether anything is given."""
-        return any(getattr(self, each.name) not in (None, frozenset()) for each in fields(self))
+        return any(getattr(self, each.name) not in (None, ()) for each in fields(self))
 
     def __call__(self, stored: Stored) -> bool:
         """Whether ``stored`` is meant."""
         return (
-            (not self.positions or stored.at in self.positions)
+            (not self.spans or any(span.holds(stored.at) for span in self.spans))
             and (self.key is None or printable(stored.record.key) == self.key)
             and (self.since is None or stored.since >= self.since)
             and (self.until is None or stored.since < self.until)
@@ -68,10 +86,12 @@ class Filter:
 
     def _of_origin(self, origin: Origin | None) -> bool:
         if origin is None:
-            return all(x is None for x in (self.topic, self.partition, self.error, self.reason))
+            wanted = (self.topic, self.partition, self.group, self.error, self.reason)
+            return all(each is None for each in wanted)
         return (
             (self.topic is None or origin.topic == self.topic)
             and (self.partition is None or origin.partition == self.partition)
+            and (self.group is None or origin.group == self.group)
             and (self.error is None or _is_class(origin.error, self.error))
             and (self.reason is None or self.reason.casefold() in origin.reason.casefold())
         )
@@ -105,7 +125,19 @@ def position(text: str) -> tuple[int, int]:
     Raises:
         ValueError: it is not that.
     """
-    if not re.fullmatch(r"[0-9]{1,10}:[0-9]{1,19}", text):
+    found = _AT.fullmatch(text)
+    if found is None or found[3]:
         raise ValueError(f"{text!r} is not PARTITION:OFFSET, like 3:1042")
-    partition, _, offset = text.partition(":")
-    return int(partition), int(offset)
+    return int(found[1]), int(found[2])
+
+
+def span(text: str) -> Span:
+    """``3:1042``, or ``3:1042-1100``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    found = _AT.fullmatch(text)
+    if found is None or int(found[3] or found[2]) < int(found[2]):
+        raise ValueError(f"{text!r} is not PARTITION:OFFSET, like 3:1042, or like 3:1042-1100")
+    return Span(int(found[1]), int(found[2]), int(found[3] or found[2]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,15 +16,33 @@ FOREIGN: Final = "(not a letter)"
 
 _HEAD: Final = ("AT", "SINCE", "FROM", "KEY", "ATTEMPTS", "ERROR", "REASON")
 _WIDTH: Final = 16  # bytes in a line of hex
+_KEY: Final = 40  # characters of a key in the table
+_REASON: Final = 40  # and of a reason at least, however narrow the terminal
+#: Bytes of a value that are shown, as text and as hex: more than that is for ``show --raw``.
+TEXT_LIMIT: Final = 16_384
+HEX_LIMIT: Final = 1_024
 
 
-def table(letters: Iterable[Stored], *, states: bool) -> str:
-    """One row a letter. ``states``: with a column that tells the open ones from the others."""
-    rows = []
-    for stored in letters:
-        row = _row(stored)
-        rows.append([row[0], "done" if stored.settled else "open", *row[1:]] if states else row)
-    return render.table((_HEAD[0], "STATE", *_HEAD[1:]) if states else _HEAD, rows)
+def table(rows: Iterable[Sequence[str]], *, states: bool, width: int | None = None) -> str:
+    """A line for each :func:`row`, its reason cut so that it has ``width`` characters.
+
+    ``states``: with a column that tells the open ones from the others.
+    """
+    text = render.table((_HEAD[0], "STATE", *_HEAD[1:]) if states else _HEAD, rows)
+    if width is None:
+        return text
+    width = max(width, text.index(_HEAD[-1]) + _REASON)  # the head is the first line
+    return "\n".join(_cut(line, width) for line in text.splitlines())
+
+
+def row(stored: Stored, *, states: bool) -> list[str]:
+    """A letter's line in the table; without its value, which may be large."""
+    cells = _row(stored)
+    return [cells[0], "done" if stored.settled else "open", *cells[1:]] if states else cells
+
+
+def _cut(text: str, width: int | None) -> str:
+    return text if width is None or len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
 def _row(stored: Stored) -> list[str]:
@@ -33,7 +52,7 @@ def _row(stored: Stored) -> list[str]:
         f"{number}:{offset}",
         when(stored.since),
         plain(str(origin)) if origin is not None else "-",
-        _or_dash(printable(stored.record.key)),
+        _cut(_or_dash(printable(stored.record.key)), _KEY),
         str(origin.attempts) if origin is not None else "-",
         _or_dash(plain(origin.error)) if origin is not None else "-",
         plain(origin.reason) if origin is not None else FOREIGN,
@@ -61,15 +80,18 @@ def as_json(stored: Stored) -> dict[str, Any]:
             "attempts": origin.attempts,
             "error": origin.error,
             "reason": origin.reason,
-            "replayed": origin.replayed,
         }
     return said
 
 
 def trait(stored: Stored, by: str) -> str:
-    """What letters are counted by: their error, reason or topic."""
+    """What letters are counted by: their error, reason, topic or group."""
     origin = stored.origin
-    return FOREIGN if origin is None else plain(str(getattr(origin, by))) or "-"
+    if origin is None:
+        return FOREIGN
+    # A reason that begins with its record's place is a reason of its own for every letter.
+    said = str(getattr(origin, by)).removeprefix(f"{origin} ")
+    return plain(said) or "-"
 
 
 def show(stored: Stored, now: float) -> str:
@@ -113,17 +135,28 @@ def _origin(origin: Origin, now: float) -> Iterator[str]:
     yield f"by        group {plain(origin.group) or '-'}, after {tries}"
     yield f"reason    {plain(origin.reason) or '-'}"
     yield f"error     {plain(origin.error) or '-'}"
-    if origin.replayed:
-        yield f"replayed  {'once' if origin.replayed == 1 else f'{origin.replayed} times'} before"
 
 
 def content(value: bytes) -> str:
-    """A value as text if it is text, else as hex."""
+    """A value as text if it is text, else as hex; of a large one the beginning."""
+    text = _text(value[:TEXT_LIMIT], whole=len(value) <= TEXT_LIMIT)
+    if text is not None:
+        return text + _more(value, TEXT_LIMIT)
+    return _hex(value[:HEX_LIMIT]) + _more(value, HEX_LIMIT)
+
+
+def _text(value: bytes, *, whole: bool) -> str | None:
     try:
-        text = value.decode()
+        # The end of a part may be in the middle of a character.
+        text, _ = codecs.utf_8_decode(value, "strict", whole)
     except UnicodeDecodeError:
-        return _hex(value)
-    return text if all(c.isprintable() or c in "\n\r\t" for c in text) else _hex(value)
+        return None
+    return text if all(c.isprintable() or c in "\n\r\t" for c in text) else None
+
+
+def _more(value: bytes, shown: int) -> str:
+    more = len(value) - shown
+    return f"\n… {more:,} bytes more: penstock dlq show --raw" if more > 0 else ""
 
 
 def _hex(value: bytes) -> str:

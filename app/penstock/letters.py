@@ -2,8 +2,7 @@
 
 A dead letter is the record as it was (key, value and headers stay bytes), in another topic, with
 headers of ours behind its own that say where it came from and why it is there. A letter that
-is put aside a second time does not grow: our headers are replaced, only the count of replays
-stays.
+is put aside a second time does not grow: our headers are replaced.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Origin:
     """What the headers of a dead letter say.
 
     ``timestamp`` is the original record's, in milliseconds, ``at`` when it was put aside, in
-    seconds since the epoch; ``replayed`` counts how often it was sent back before.
+    seconds since the epoch.
     """
 
     topic: str
@@ -76,7 +75,6 @@ class Origin:
     traceback: str = ""
     attempts: int = 0
     at: float | None = None
-    replayed: int = 0
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"
@@ -99,25 +97,12 @@ def headers(letter: Letter, detail: Detail = Detail.FULL) -> list[tuple[str, byt
     }
     if letter.traceback and detail is Detail.FULL:
         ours["traceback"] = _tail(letter.traceback, TRACEBACK_LIMIT)
-    if replays := replayed(record.headers):
-        ours["replayed"] = str(replays)
     return original(record.headers) + [(PREFIX + name, _encode(ours[name])) for name in ours]
 
 
 def original(headers: Headers) -> list[tuple[str, bytes | None]]:
-    """The record's own headers: those that are not ours."""
+    """The record's own headers, those that are not ours: what it is replayed with."""
     return [(name, value) for name, value in headers if not name.startswith(PREFIX)]
-
-
-def for_replay(headers: Headers) -> list[tuple[str, bytes | None]]:
-    """What a letter is sent back with: its own headers, and the count of replays."""
-    count = str(replayed(headers) + 1).encode()
-    return [*original(headers), (PREFIX + "replayed", count)]
-
-
-def replayed(headers: Headers) -> int:
-    """How often a record was sent back from a dead-letter topic."""
-    return max(0, _number(_ours(headers).get("replayed")) or 0)
 
 
 def origin(headers: Headers) -> Origin | None:
@@ -138,7 +123,6 @@ def origin(headers: Headers) -> Origin | None:
         traceback=ours.get("traceback", ""),
         attempts=_number(ours.get("attempts")) or 0,
         at=_moment(ours.get("at", "")),
-        replayed=replayed(headers),
     )
 
 

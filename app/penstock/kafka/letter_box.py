@@ -36,8 +36,9 @@ PRIVATE: Final = ("_manager.wait_for", "_net.run")
 _ANSWER: Final = 10.0
 #: Seconds without a record, or any progress, until reading is given up.
 _PATIENCE: Final = 30.0
-#: Letters that are sent, and then marked, at a time.
+#: Letters that are sent, and then marked, at a time; fewer when they are large.
 BATCH: Final = 100
+_BATCH_BYTES: Final = 16_000_000
 
 #: Sends letters back; of each, ``None`` when confirmed.
 Send = Callable[[Sequence[Stored]], Sequence[NotSent | None]]
@@ -55,6 +56,7 @@ class LetterBox:
         self.group = group
         #: What to tell besides: marks that cannot be read.
         self.warnings: list[str] = []
+        self._may_mark = False
         self._principal = principal_of(settings.sasl_username)
         options = consumer_options(settings, group, None) | {
             "auto_offset_reset": "earliest",  # retention may take away what is being read
@@ -96,6 +98,14 @@ class LetterBox:
         """The partitions' numbers."""
         return sorted(self._ends)
 
+    def count(self, *, settled: bool = False) -> int:
+        """How many :meth:`letters` there are at most: gaps in the offsets count as well."""
+        return sum(self._ends[n] - self._first(n, settled=settled) for n in self.partitions)
+
+    def _first(self, number: int, *, settled: bool) -> int:
+        position, _ = self._marks[number]
+        return max(self._begins[number], 0 if settled else position)
+
     def letters(
         self, number: int, *, settled: bool = False, start: int = 0, end: int | None = None
     ) -> Iterator[Stored]:
@@ -104,7 +114,7 @@ class LetterBox:
         ``settled``: also what is dealt with.
         """
         position, beyond = self._marks[number]
-        first = max(start, self._begins[number], 0 if settled else position)
+        first = max(start, self._first(number, settled=settled))
         last = self._ends[number] if end is None else min(end, self._ends[number])
         for record in self._read(number, first, last):
             done = record.offset < position or record.offset in beyond
@@ -122,7 +132,7 @@ class LetterBox:
         """Send the ``chosen`` letters of one partition, and mark them; without ``send``, mark.
 
         Marked every hundred letters: whatever ends this, only letters of the last hundred can
-        have been sent without being marked. ``told`` gets the number of those that are both;
+        have been sent without being marked. ``told`` gets the number of those that are done;
         ``halt`` is asked between batches.
 
         Raises:
@@ -133,7 +143,7 @@ class LetterBox:
         batch: list[Stored] = []
         for stored in self._open_ones(number, chosen, tracker):
             batch.append(stored)
-            while len(batch) >= BATCH:
+            while _full(batch):
                 if halt():
                     return
                 batch = self._settle(number, tracker, batch, send, told)
@@ -146,8 +156,8 @@ class LetterBox:
         """The chosen letters, while the tracker gets to know everything that lies between."""
         if not chosen:
             return
-        position, _ = self._marks[number]
-        for record in self._read(number, max(self._begins[number], position), max(chosen) + 1):
+        first = self._first(number, settled=False)
+        for record in self._read(number, first, max(chosen) + 1):
             if tracker.admit([record.offset]) and record.offset in chosen:
                 yield Stored(record, origin(record.headers), settled=False)
 
@@ -162,13 +172,17 @@ class LetterBox:
         """Deal with the first ones, as many as the marks have room for; returns the rest."""
         count = _room(tracker, [stored.record.offset for stored in batch])
         if not count:
-            at = f"{number}:{tracker.lowest}"
+            at = f"{number}:{tracker.lowest}-{batch[0].record.offset - 1}"
             raise KafkaFailure(
-                f"the marks of group {self.group} have no room for {batch[0].record}: too much is "
-                f"dealt with beyond the oldest open letter. Deal with that one first: "
-                f"penstock dlq show {self.topic} {at}, then replay or drop it with --at {at}"
+                f"the marks of group {self.group} have no room for "
+                f"{number}:{batch[0].record.offset}: too much is dealt with beyond open letters. "
+                f"Deal with those first, with --at {at}: list them, then replay (with --to: "
+                "elsewhere) or drop them"
             )
         self._unshared(number)
+        if send is not None and not self._may_mark:
+            self._mark(number, tracker, 0)  # what cannot be marked must not be sent
+            self._may_mark = True
         now, rest = batch[:count], batch[count:]
         outcomes = [None] * count if send is None else send(now)
         done = [s for s, outcome in zip(now, outcomes, strict=True) if outcome is None]
@@ -177,9 +191,11 @@ class LetterBox:
         if done:
             self._mark(number, tracker, len(done) if send is not None else 0)
             told(len(done))
-        failed = next((outcome for outcome in outcomes if outcome is not None), None)
-        if failed is not None:
-            raise KafkaFailure(str(failed)) from failed
+        for stored, outcome in zip(now, outcomes, strict=True):
+            if outcome is not None:
+                raise KafkaFailure(
+                    f"the letter at {number}:{stored.record.offset} was not replayed: {outcome}"
+                ) from outcome
         return rest
 
     def _mark(self, number: int, tracker: Tracker, sent: int) -> None:
@@ -197,10 +213,12 @@ class LetterBox:
         self._committed[number] = position
 
     def renew(self) -> None:
-        """Commit all marks once more: the cluster forgets those that are old."""
-        marked = {number: at for number, at in self._committed.items() if at is not None}
+        """Commit all marks once more, as they are now: the cluster forgets those that are old."""
         with self._translated():
-            self._commit(marked)
+            for number in self.partitions:
+                now = self._fetch(number)  # somebody may be at work in another partition
+                if now is not None:
+                    self._commit({number: now})
 
     def close(self) -> None:
         """Close the consumer."""
@@ -214,7 +232,9 @@ class LetterBox:
         manager = consumer._manager  # noqa: SLF001 (PRIVATE: partitions_for_topic asks for all)
         found = consumer._net.run(look_up, manager, [self.topic], _ANSWER)[self.topic]  # noqa: SLF001 (PRIVATE)
         if found.missing:
-            raise KafkaFailure(f"topic {self.topic} does not exist")
+            raise KafkaFailure(
+                f"topic {self.topic} does not exist: is its name right, and is it this cluster's?"
+            )
         if found.error is not None:
             if issubclass(found.error, k.AuthorizationError):
                 raise AuthorizationFailed(
@@ -325,6 +345,12 @@ class LetterBox:
             )
         found = translate(error, principal=self._principal, group=self.group)
         return found if isinstance(found, KafkaFailure) else KafkaFailure(str(found))
+
+
+def _full(batch: Sequence[Stored]) -> bool:
+    if len(batch) >= BATCH:
+        return True
+    return sum(len(stored.record.value or b"") for stored in batch) >= _BATCH_BYTES
 
 
 def _record(found: Any) -> Record:

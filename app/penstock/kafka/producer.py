@@ -75,12 +75,16 @@ _At = tuple[str, int]
 
 
 class Outgoing(NamedTuple):
-    """A record to produce. Its timestamp is that of producing."""
+    """A record to produce. Its timestamp is that of producing.
+
+    ``partition`` is where it goes if the topic has that one; else its key decides.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+    partition: int | None = None
 
     @property
     def size(self) -> int:
@@ -227,14 +231,16 @@ class Producer:
             elif record.size > _MOST_BYTES:
                 item.outcome = self._refused(record, k.MessageSizeTooLargeError)
             else:
-                lanes[record.topic, self._partition(record.key, found)].items.append(item)
+                lanes[record.topic, self._partition(record, found)].items.append(item)
         return lanes
 
-    def _partition(self, key: bytes | None, found: Found) -> int:
-        """By the key, as every client does it; records without one take turns."""
+    def _partition(self, record: Outgoing, found: Found) -> int:
+        """As asked, or by the key, as Java's clients do it; records without one take turns."""
+        if record.partition in found.leaders:
+            return record.partition
         numbers = sorted(found.leaders)
-        if key is not None:
-            hashed: int = murmur2(key)
+        if record.key is not None:
+            hashed: int = murmur2(record.key)
             return numbers[(hashed & 0x7FFFFFFF) % len(numbers)]
         self._turn += 1
         return numbers[self._turn % len(numbers)]
@@ -399,8 +405,8 @@ def _batch(items: Sequence[_Item]) -> Any:
     now = int(time.time() * 1000)
     builder = MemoryRecordsBuilder(magic=2, compression_type=0, batch_size=2 * _MOST_BYTES)
     for item in items:
-        _, key, value, headers = item.record
-        if builder.append(now, key, value, list(headers)) is None:
+        record = item.record
+        if builder.append(now, record.key, record.value, list(record.headers)) is None:
             raise ValueError("a batch grew beyond all limits")  # Lane.next() does not let it
     builder.close()
     return builder.buffer()
