@@ -9,7 +9,7 @@ import pytest
 
 from devtools.service import Service
 from devtools.tasks import Task
-from tests.scenarios.course import Course, until_done, until_more
+from tests.scenarios.course import Course, until_done
 
 PARTITIONS = 1_000
 
@@ -20,8 +20,8 @@ def test_a_thousand_partitions(
 ) -> None:
     course = make_course(partitions=PARTITIONS, order_by="key", concurrency=32, asynchronous=True)
     service = serve(course).start().until_ready()
-    course.send([Task(n % PARTITIONS, b"key-%d" % n, sleep=0.005) for n in range(4_000)])
-    until_more(service.until, 1_000, course)
+    course.send([Task(n % PARTITIONS, b"key-%d" % n, sleep=0.05) for n in range(4_000)])
+    service.until(lambda: course.done() >= 1_000, "a thousand records")
     assert service.stop(signal.SIGUSR2) == 4
     assert course.done() < course.total, "it was to be restarted in the middle"
     service.start().until_ready()
