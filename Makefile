@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test kafka bench docs manifests tools lint format lock clean
+.PHONY: help demo test kafka bench soak docs manifests tools lint format lock clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -32,6 +32,9 @@ kafka: $(VENV)/demo.stamp ## run a Kafka broker on port 9092 until Ctrl-C
 
 bench: $(VENV)/dev.stamp ## measure throughput and latency on this machine
 	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/dev.stamp ## KILL services at random for ten minutes, count what got lost or repeated
+	@$(BIN)/python -m devtools.soak $(ARGS)
 
 docs: $(VENV)/dev.stamp ## write the documentation's tables from the code
 	@$(BIN)/python -m devtools.docs

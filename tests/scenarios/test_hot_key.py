@@ -13,8 +13,6 @@ from tests.scenarios.course import Course, until_done
 PARTITIONS = 2
 HOT = b"hot"
 WORK = 0.01
-#: Seconds: of 32 handlers the hot key holds one.
-PATIENCE = 2.0
 
 
 def orders(count: int) -> list[Task]:
@@ -48,6 +46,7 @@ def test_hot_key_starves_nobody(
     rest = [span for span in spans if span.key != HOT.decode()]
     began = spans[0].began
     waited = max(span.began for span in rest) - began
-    assert waited < PATIENCE, f"another key's record waited {waited:.1f} s"
-    assert waited < (hot[-1].began - began) / 2, "the hot key was no slower than the others"
+    # Of 32 handlers the hot key holds one; ahead of it the others are done in a fraction.
+    before = [span for span in hot if span.pid == rest[0].pid]
+    assert waited < (before[-1].began - began) / 2, f"another key's record waited {waited:.1f} s"
     assert len({span.pid for span in rest}) == 1, "others waited beyond the restart"
