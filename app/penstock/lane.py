@@ -196,43 +196,60 @@ class Lane:
             self.finished.extend(r.offset for r in records)
 
     def spread(self) -> Iterable[tuple[Strand, bool]]:
-        """Put what may be handed out of the backlog into strands; each, and if it is new to it.
+        """Put what may be handed out of the backlog into strands; each once, and if it was empty.
 
-        Yields every strand once for each record put into it.
+        In the order of their first record.
         """
         backlog = self.backlog
         if self.tracker is None:
-            if backlog:
-                strand = self._strand(None)
-                fresh = not strand.waiting
-                strand.waiting.extend(backlog)
-                backlog.clear()
-                yield strand, fresh
-            return
+            if not backlog:
+                return ()
+            strand = self._strand(None)
+            fresh = not strand.waiting
+            strand.waiting.extend(backlog)
+            backlog.clear()
+            return ((strand, fresh),)
         self.settle()
         if not backlog or (self.stalled_at is not None and self.stalled_at == self.position_at):
-            return
-        count = self.tracker.room([r.offset for r in backlog])
-        self.stalled_at = self.tracker.position if count < len(backlog) else None
-        taken = [backlog.popleft() for _ in range(count)]
-        todo = set(self.tracker.admit(r.offset for r in taken))
-        for record in taken:
-            if record.offset not in todo:
-                self.known.append(record)
-                continue
-            strand = self._strand(self._key(record))
+            return ()
+        offsets = [r.offset for r in backlog]
+        count = self.tracker.room(offsets)
+        whole = count == len(backlog)
+        self.stalled_at = None if whole else self.tracker.position
+        if whole:
+            taken = list(backlog)
+            backlog.clear()
+        else:
+            taken = [backlog.popleft() for _ in range(count)]
+            del offsets[count:]
+        todo = self.tracker.admit(offsets)
+        if len(todo) < count:
+            left = set(todo)
+            self.known.extend(r for r in taken if r.offset not in left)
+            taken = [r for r in taken if r.offset in left]
+        return self._into_strands(taken)
+
+    def _into_strands(self, records: Iterable[Record]) -> Iterable[tuple[Strand, bool]]:
+        """The hot path of every order but by partition: little is done once a record."""
+        strands = self.strands
+        by_key, by_partition = self.order is Order.KEY, self.order is Order.PARTITION
+        touched: dict[Strand, bool] = {}
+        for record in records:
+            key: object = record.key if by_key else None
+            if key is None and not by_partition:
+                key = record.offset
+            strand = strands.get(key)
+            if strand is None:
+                strand = strands[key] = Strand(self, key)
+            if strand not in touched:
+                touched[strand] = not strand.waiting
             strand.waiting.append(record)
-            yield strand, len(strand.waiting) == 1
+        return touched.items()
 
     @property
     def position_at(self) -> int | None:
         """The offset to commit next."""
         return self.at if self.tracker is None else self.tracker.position
-
-    def _key(self, record: Record) -> object:
-        if self.order is Order.KEY and record.key is not None:
-            return record.key
-        return None if self.order is Order.PARTITION else record.offset
 
     def _strand(self, key: object) -> Strand:
         strand = self.strands.get(key)
@@ -243,9 +260,8 @@ class Lane:
     def settle(self) -> None:
         """Tell the tracker what finished."""
         finished, tracker = self.finished, self.tracker
-        if tracker is not None:
-            while finished:
-                tracker.done(finished.popleft())
+        if tracker is not None and finished:  # runners may append meanwhile
+            tracker.done_all([finished.popleft() for _ in range(len(finished))])
 
     def position(self) -> Position | None:
         """What may be committed, ``None`` as long as nothing is known."""

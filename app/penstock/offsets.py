@@ -48,17 +48,20 @@ class Tracker:
 
     def admit(self, offsets: Iterable[int]) -> list[int]:
         """Offsets arrived, ascending, each once; returns those that are still to be done."""
-        todo = []
-        for offset in offsets:
-            if self.position is None:
-                self.position = offset
-            self._pending.append(offset)
-            if offset in self._known:
-                self._known.discard(offset)
-                self._beyond.add(offset)
-            else:
-                self._open.add(offset)
-                todo.append(offset)
+        arrived = list(offsets)
+        if not arrived:
+            return arrived
+        if self.position is None:
+            self.position = arrived[0]
+        self._pending.extend(arrived)
+        if not self._known:
+            self._open.update(arrived)
+            return arrived
+        known = self._known.intersection(arrived)
+        self._known -= known
+        self._beyond |= known
+        todo = [offset for offset in arrived if offset not in known]
+        self._open.update(todo)
         self._advance()
         return todo
 
@@ -94,6 +97,23 @@ class Tracker:
         self._beyond.add(offset)
         self.version += 1
         if self._pending[0] == offset:
+            self._advance()
+
+    def done_all(self, offsets: Iterable[int]) -> None:
+        """All of ``offsets`` finished, in whatever order.
+
+        Raises:
+            ValueError: as :meth:`done`; those before it in ``offsets`` are done.
+        """
+        unfinished, beyond = self._open, self._beyond
+        try:
+            for offset in offsets:
+                unfinished.remove(offset)
+                beyond.add(offset)
+                self.version += 1
+        except KeyError:
+            raise ValueError(f"offset {offset} is not outstanding") from None
+        finally:
             self._advance()
 
     def _advance(self) -> None:
