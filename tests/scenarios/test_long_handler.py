@@ -1,4 +1,4 @@
-"""A handler that takes longer than ``max_poll_interval``: nobody loses the seat for it."""
+"""A handler, or a wait, longer than ``max_poll_interval``: nobody loses the seat for it."""
 
 from __future__ import annotations
 
@@ -34,31 +34,37 @@ def test_handler_longer_than_every_limit_keeps_its_seat(
         make_course("async", partitions=2, asynchronous=True),
         make_course("batch", partitions=2, kind="batch"),
     ]
-    service = serve(*courses, **LIMITS).start().until_ready()
+    waits = make_course("waits", partitions=2, retry={"first": WORK, "limit": WORK})
+    service = serve(*courses, waits, **LIMITS).start().until_ready()
     for course in courses:
         course.send([Task(0, b"long", sleep=WORK), Task(0, b"next"), Task(1, b"other")])
+    waits.send([Task(0, b"fails", fails=1), Task(0, b"next"), Task(1, b"other")])
 
     def assigned() -> dict[str, float]:
         name = "penstock_rebalances_total"
         return {k: v for k, v in service.metrics().items() if k.startswith(name)}
 
-    service.until(lambda: service.metrics()["penstock_in_flight_records"] >= 3, "the long ones")
+    at_work = {"penstock_in_flight_records": 3.0, "penstock_retrying_records": 1.0}
+    service.until(lambda: at_work.items() <= service.metrics().items(), "the long ones")
     before, alive = assigned(), set[int]()
 
     def look() -> bool:
         alive.add(service.get("/livez")[0])
-        return sum(course.done() for course in courses) >= 3 * len(courses)
+        return sum(course.done() for course in (*courses, waits)) >= 3 * (len(courses) + 1)
 
     service.until(look, "all records", WORK + 60)
     assert alive == {200}
     assert assigned() == before
     assert all(member["joined"] for member in service.status()["workers"])
     assert service.stop() == 0
-    until_done(service.until, *courses)
-    for course in courses:
+    for course in (*courses, waits):
         verdict = course.judge()
         assert verdict.perfect, f"{course.topic}: {verdict}"
+        assert course.positions() == course.sent
+    for course in courses:
         (span,) = [span for span in course.spans() if span.key == "long"]
         assert span.ended is not None
         assert span.ended - span.began >= WORK
-        assert course.positions() == course.sent
+    first, second = [span for span in waits.spans() if span.key == "fails"]
+    assert first.ended is not None
+    assert second.began - first.ended >= WORK * 0.8 - 0.1  # a fifth of the delay is jitter
