@@ -130,6 +130,8 @@ def check(target: str) -> int:
     from penstock import configuration  # noqa: PLC0415 (imports pydantic and the application)
 
     _say(render.table(("NAME", "VALUE", "SOURCE"), configuration.rows(target)))
+    for note in configuration.notes(target):
+        _say(f"penstock: note: {note}", err=True)
     return 0
 
 

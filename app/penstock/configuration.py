@@ -7,9 +7,11 @@ import re
 from typing import Final
 
 from penstock import settings as settings_module
+from penstock.budget import Budget
 from penstock.http.token import configured_token
 from penstock.loading import load_app
 from penstock.plan import plans
+from penstock.policy import Then
 
 _SECRET: Final = re.compile("password|secret|token|credential|config", re.IGNORECASE)
 
@@ -40,6 +42,31 @@ def rows(target: str) -> list[tuple[str, str, str]]:
             found.append((name, _masked(settings.kafka_options), source))
         else:
             found.append((name, value, source))
+    return found
+
+
+def notes(target: str) -> list[str]:
+    """What will work, but perhaps not as meant; a sentence each.
+
+    Raises:
+        ConfigError: as :func:`rows`.
+    """
+    found = []
+    for plan in plans(load_app(target)):
+        given = plan.settings.drain_timeout
+        left = Budget.of(given, now=0.0).handlers_left(0.0)
+        if plan.policy.timeout is not None and plan.policy.timeout > left:
+            found.append(
+                f"handler {plan.name} may take {plan.policy.timeout:g} s (its timeout), and a "
+                f"drain gives it {left:g}: a restart meanwhile may end with 2. Raise "
+                f"PENSTOCK_DRAIN_TIMEOUT ({given:g} s), and the platform's grace with it"
+            )
+        if plan.policy.then.then is Then.STOP and plan.policy.retry.attempts is not None:
+            found.append(
+                f"handler {plan.name} stops the service at a record that failed "
+                f"{plan.policy.retry.attempts} times: name then=dead_letter(…) or skip() if it "
+                "is to go on"
+            )
     return found
 
 

@@ -82,6 +82,12 @@ def _plan(subscription: Subscription, settings: Settings) -> Plan:
             f"handler {subscription.name} reads {dead!r} and would put its "
             "dead letters there, to read them again: name another topic"
         )
+    if subscription.timeout is not None and subscription.timeout >= settings.handler_timeout:
+        raise ConfigError(
+            f"handler {subscription.name} has timeout={subscription.timeout:g}, which is never "
+            f"reached: PENSTOCK_HANDLER_TIMEOUT ({settings.handler_timeout:g} s) fails liveness "
+            "first and must be longer"
+        )
     return Plan(
         settings=settings,
         handler=subscription.handler,

@@ -9,7 +9,7 @@ import pytest
 
 from devtools.service import Service
 from devtools.tasks import Task
-from tests.scenarios.course import Course, until_done
+from tests.scenarios.course import Course
 
 #: Ten minutes of work with a limit of five: as it is, where that is wanted, else scaled down.
 #: Every limit is shorter than the work.

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock import configuration
+from penstock.errors import ConfigError
+
+HEAD = """
+from penstock import App, Record, Retry, dead_letter
+app = App(bootstrap_servers="kafka:9092")
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield tmp_path / "checked_shop.py"
+    sys.modules.pop("checked_shop", None)
+
+
+def subscribed(shop: Path, *options: str) -> str:
+    handlers = [
+        f"@app.subscribe('orders-{n}', group='g{n}', {given})\ndef bill_{n}(record: Record): ...\n"
+        for n, given in enumerate(options)
+    ]
+    shop.write_text(HEAD + "".join(handlers))
+    return "checked_shop:app"
+
+
+def test_several_subscriptions_are_told_in_turn(shop: Path) -> None:
+    found = {
+        name: (value, source)
+        for name, value, source in configuration.rows(subscribed(shop, "concurrency=4", ""))
+    }
+    assert found["PENSTOCK_GROUP_ID"] == ("g0; g1", "code")
+    assert found["PENSTOCK_TOPICS"] == ("orders-0; orders-1", "code")
+    assert found["PENSTOCK_CONCURRENCY"] == ("4; 1", "code")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("", []),
+        ("timeout=22", []),
+        ("timeout=22.5", ["bill_0 may take 22.5 s .* gives it 22: .*PENSTOCK_DRAIN_TIMEOUT"]),
+        ("retry=Retry(attempts=3)", ["bill_0 stops the service .* failed 3 times: name then="]),
+        ("retry=Retry(attempts=3), then=dead_letter('dead')", []),
+    ],
+)
+def test_what_is_perhaps_not_meant(shop: Path, options: str, said: list[str]) -> None:
+    found = configuration.notes(subscribed(shop, options))
+    assert len(found) == len(said)
+    for note, pattern in zip(found, said, strict=True):
+        assert re.search(pattern, note), note
+
+
+def test_a_time_limit_beyond_liveness_is_refused(shop: Path) -> None:
+    with pytest.raises(ConfigError, match=r"bill_0 has timeout=300.*PENSTOCK_HANDLER_TIMEOUT"):
+        configuration.rows(subscribed(shop, "timeout=300"))
