@@ -212,22 +212,27 @@ class Lane:
         self.settle()
         if not backlog or (self.stalled_at is not None and self.stalled_at == self.position_at):
             return ()
-        offsets = [r.offset for r in backlog]
-        count = self.tracker.room(offsets)
-        whole = count == len(backlog)
-        self.stalled_at = None if whole else self.tracker.position
-        if whole:
-            taken = list(backlog)
-            backlog.clear()
-        else:
-            taken = [backlog.popleft() for _ in range(count)]
-            del offsets[count:]
-        todo = self.tracker.admit(offsets)
-        if len(todo) < count:
+        ready: list[Record] = []
+        while backlog:
+            offsets = [r.offset for r in backlog]
+            count = self.tracker.room(offsets)
+            whole = count == len(backlog)
+            self.stalled_at = None if whole else self.tracker.position
+            if whole:
+                taken = list(backlog)
+                backlog.clear()
+            else:
+                taken = [backlog.popleft() for _ in range(count)]
+                del offsets[count:]
+            todo = self.tracker.admit(offsets)
+            if len(todo) == count:
+                ready += taken
+                break
+            # Those that are finished make room at once; nobody may come back to look again.
             left = set(todo)
             self.known.extend(r for r in taken if r.offset not in left)
-            taken = [r for r in taken if r.offset in left]
-        return self._into_strands(taken)
+            ready += [r for r in taken if r.offset in left]
+        return self._into_strands(ready)
 
     def _into_strands(self, records: Iterable[Record]) -> Iterable[tuple[Strand, bool]]:
         """The hot path of every order but by partition: little is done once a record."""
