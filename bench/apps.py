@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
 from penstock import App, Record
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from penstock import settings as settings_module
 from penstock.app import App, Order, Subscription
 from penstock.batching import Batch
+from penstock.decoding import caller
 from penstock.errors import ConfigError
 from penstock.policy import Policy, Then
 from penstock.settings import Settings
@@ -76,6 +77,7 @@ def _plan(subscription: Subscription, settings: Settings) -> Plan:
     group = settings.group_id or subscription.group
     if not group:
         raise ConfigError("no consumer group: set PENSTOCK_GROUP_ID or subscribe(group=…)")
+    caller(subscription.handler, subscription.kind)  # raises what a worker would find out late
     dead = subscription.then.topic if subscription.then.then is Then.DEAD_LETTER else None
     if dead and (dead in topics or (pattern is not None and re.fullmatch(pattern, dead))):
         raise ConfigError(

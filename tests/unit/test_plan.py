@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -124,3 +126,17 @@ def test_what_cannot_mean_one_of_several_is_refused(
     monkeypatch.setenv(name, "other")
     with pytest.raises(ConfigError, match=f"{name} is set, but the app has 2 subscriptions"):
         plans(app_with("orders", group="g", subscriptions=2))
+
+
+def test_a_decoder_that_cannot_be_made_is_told_before_a_worker_starts() -> None:
+    @dataclass
+    class Odd:
+        guard: threading.Thread  # nothing that JSON, or pydantic, knows
+
+    def handler(order: Odd) -> None: ...
+
+    handler.__annotations__["order"] = Odd
+    app = App(bootstrap_servers="broker:9092")
+    app.subscribe("orders", group="g")(handler)
+    with pytest.raises(ConfigError, match=r"handler .*handler: values cannot be decoded to"):
+        plans(app)
