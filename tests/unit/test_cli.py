@@ -55,6 +55,21 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ["restart", "--timeout", "soon"],
         ["stop", "--timeout", "0"],
         ["status", "--url"],
+        ["dlq", "nonsense"],
+        ["dlq", "list"],
+        ["dlq", "list", "dead", "--by", "size"],
+        ["dlq", "list", "dead", "--limit", "0"],
+        ["dlq", "list", "dead", "--partition", "-1"],
+        ["dlq", "list", "dead", "--since", "yesterday"],
+        ["dlq", "list", "dead", "--at", "0"],
+        ["dlq", "list", "dead", "--at", "0:9-3"],
+        ["dlq", "list", "dead", "--group", ""],
+        ["dlq", "show", "dead"],
+        ["dlq", "show", "dead", "0:1-2"],
+        ["dlq", "replay", "dead"],  # no terminal to ask on
+        ["dlq", "replay", "dead", "--yes", "--to", "dead"],
+        ["dlq", "drop", "dead", "--yes"],
+        ["dlq", "drop", "dead", "--yes", "--all", "--error", "OutOfStock"],
     ],
 )
 def test_a_bad_command_line_exits_64_and_says_why(arguments: list[str], capsys: Capture) -> None:
@@ -70,6 +85,27 @@ def test_help_exits_0_and_teaches(command: str, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     assert out.startswith(f"Usage: penstock{' ' if command else ''}{command}")
     assert not err
+
+
+@pytest.mark.parametrize("command", ["", "list", "show", "replay", "drop"])
+def test_help_of_dlq_teaches(command: str, capsys: Capture) -> None:
+    assert cli.main(["dlq", *([command] if command else []), "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"Usage: penstock dlq {command}")
+    assert f"penstock dlq {command or 'list'} orders.dead" in out  # an example
+    assert not err
+
+
+@pytest.mark.parametrize("command", ["list", "replay", "drop"])
+def test_dlq_without_or_with_a_wrong_cluster_exits_78(
+    monkeypatch: pytest.MonkeyPatch, command: str, capsys: Capture
+) -> None:
+    more = [] if command == "list" else ["--yes", "--error", "OutOfStock"]
+    assert cli.main(["dlq", command, "dead", *more]) == 78
+    assert "PENSTOCK_BOOTSTRAP_SERVERS is not set" in capsys.readouterr().err
+    monkeypatch.setenv("PENSTOCK_BOOTSTRAP_SERVERS", "kafka:9092")  # the option outranks it
+    assert cli.main(["dlq", command, "dead", *more, "--bootstrap-servers", "nowhere"]) == 78
+    assert "'nowhere' is not host:port" in capsys.readouterr().err
 
 
 def test_the_front_page_lists_every_exit_code(capsys: Capture) -> None:

@@ -236,7 +236,7 @@ class Producer:
 
     def _partition(self, record: Outgoing, found: Found) -> int:
         """As asked, or by the key, as Java's clients do it; records without one take turns."""
-        if record.partition in found.leaders:
+        if record.partition is not None and record.partition in found.leaders:
             return record.partition
         numbers = sorted(found.leaders)
         if record.key is not None:
