@@ -1,4 +1,4 @@
-"""``python -m bench [throughput] [drain] [gap] [memory]``: all of them if none is named.
+"""``python -m bench [NAME …]``, with the names below; all of them if none is named.
 
 Each starts a broker and services of its own on loopback, stops by itself, and prints a table
 in Markdown, ready for docs/benchmarks.md.

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.throughput import _groups, _read
+from bench.throughput import groups, read
 from bench.tools import fill, table
 from devtools.broker import Admin, Broker
 from devtools.service import Service
@@ -42,7 +42,7 @@ def _served(bootstrap: str, app: str, total: int, directory: Path) -> tuple[floa
     result.unlink(missing_ok=True)
     service = Service(
         f"bench.apps:{app}",
-        directory / f"concurrency-{next(_groups)}",
+        directory / f"concurrency-{next(groups)}",
         env={
             "BENCH_TOTAL": str(total),
             "BENCH_RESULT": str(result),
@@ -51,12 +51,12 @@ def _served(bootstrap: str, app: str, total: int, directory: Path) -> tuple[floa
         },
         bootstrap_servers=bootstrap,
         topics="bench",
-        group_id=f"{app}-{next(_groups)}",
+        group_id=f"{app}-{next(groups)}",
     )
     with service:
         service.until(result.exists, "all records", 180)
         service.stop()
-    return _read(result, total)
+    return read(result, total)
 
 
 def main() -> None:

@@ -18,16 +18,17 @@ PARTITIONS = 12
 ROUNDS = 3
 SIZES = {100: 300_000, 1000: 150_000}
 
-_groups = itertools.count()
+groups = itertools.count()
+"""Numbers for groups and directories that must be new ones."""
 
 
 def bare(bootstrap: str, topic: str, total: int, directory: Path) -> tuple[float, float]:
     """Records a second and CPU µs a record of the bare loop."""
     result = directory / "bare"
     result.unlink(missing_ok=True)
-    arguments = [bootstrap, topic, f"bare-{next(_groups)}", str(total), str(result)]
+    arguments = [bootstrap, topic, f"bare-{next(groups)}", str(total), str(result)]
     subprocess.run([sys.executable, "-m", "bench.bare", *arguments], check=True, timeout=180)
-    return _read(result, total)
+    return read(result, total)
 
 
 def served(
@@ -38,19 +39,20 @@ def served(
     result.unlink(missing_ok=True)
     service = Service(
         f"bench.apps:{app}",
-        directory / f"service-{next(_groups)}",
+        directory / f"service-{next(groups)}",
         env={"BENCH_TOTAL": str(total), "BENCH_RESULT": str(result)},
         bootstrap_servers=bootstrap,
         topics=topic,
-        group_id=f"{app}-{next(_groups)}",
+        group_id=f"{app}-{next(groups)}",
     )
     with service:
         service.until(result.exists, "all records", 180)
         service.stop()
-    return _read(result, total)
+    return read(result, total)
 
 
-def _read(result: Path, total: int) -> tuple[float, float]:
+def read(result: Path, total: int) -> tuple[float, float]:
+    """Records a second and CPU µs a record, from what the app wrote."""
     took, cpu = map(float, result.read_text().split())
     return total / took, cpu / total * 1e6
 
