@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from penstock import exits
+from penstock import exits, letters
 from penstock.settings import Settings, env_name
 from penstock.supervisor import signals
 from penstock.telemetry import catalog
@@ -87,11 +87,20 @@ def metrics_table() -> str:
     )
 
 
+def letters_table() -> str:
+    """The headers of a dead letter."""
+    return _table(
+        ("header", "what it says"),
+        ((f"`{letters.PREFIX}{name}`", said) for name, said in letters.FIELDS.items()),
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "exits": exit_table,
     "signals": signal_table,
     "settings": settings_table,
     "metrics": metrics_table,
+    "letters": letters_table,
 }
 
 

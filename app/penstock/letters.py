@@ -28,6 +28,20 @@ REASON_LIMIT: Final = 1_000
 SHORT_REASON: Final = 100
 _NAME_LIMIT: Final = 250
 
+#: The headers of ours, without the prefix, in their order.
+FIELDS: Final = {
+    "topic": "the record's topic,",
+    "partition": "its partition",
+    "offset": "and its offset there",
+    "timestamp": "the record's own, in milliseconds since the epoch",
+    "group": "the consumer group that put it aside",
+    "reason": f"what was raised, as one line of at most {REASON_LIMIT:,} characters",
+    "error": "its class",
+    "attempts": "how often it was tried",
+    "at": "when it was put aside, as `2026-01-31T07:15:00.125Z`",
+    "traceback": f"the last {TRACEBACK_LIMIT:,} bytes of it",
+}
+
 #: As large as a number of Kafka's can get; a header with more digits is not ours.
 _DIGITS: Final = re.compile(r"-?[0-9]{1,19}")
 

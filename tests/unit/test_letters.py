@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock import letter_text, letters
+from penstock import dlq, letter_text, letters, offset_map
+from penstock.kafka import letter_box
 from penstock.letter_filter import Filter, Span, Stored, moment, position, span
 from penstock.letters import (
+    FIELDS,
     PREFIX,
     REASON_LIMIT,
     SHORT_REASON,
@@ -25,6 +29,7 @@ from penstock.letters import (
 )
 from penstock.record import Record
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "dead-letters.md").read_text()
 NOW = 1_800_000_000.0
 
 
@@ -69,6 +74,11 @@ def test_headers_are_the_records_own_and_then_ours() -> None:
         ("penstock.dlq.at", b"2027-01-15T08:00:00.000Z"),
         ("penstock.dlq.traceback", "Traceback …\n".encode()),
     ]
+
+
+def test_the_fields_that_are_documented_are_the_headers() -> None:
+    names = [name for name, _ in headers(letter(record=record(headers=())))]
+    assert names == [PREFIX + name for name in FIELDS]
 
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -416,3 +426,31 @@ def test_what_is_no_time_is_a_dash(at: float) -> None:
 def test_an_origin_prints_like_a_record() -> None:
     assert str(Origin("orders", 3, 17)) == str(record())
     assert letters.iso(0) == "1970-01-01T00:00:00.000Z"
+
+
+# -- the page --------------------------------------------------------------------------
+
+
+def test_commands_on_the_page_are_possible() -> None:
+    examples = re.findall(r"penstock dlq (list|show|replay|drop) ([^`\n]*)", PAGE)
+    assert len(examples) > 10
+    for name, rest in examples:
+        known = {option for param in dlq.dlq.commands[name].params for option in param.opts}
+        assert set(re.findall(r"--[\w-]+", rest)) <= known, rest
+
+
+def test_options_and_figures_on_the_page_are_the_codes() -> None:
+    commands = dlq.dlq.commands.values()
+    known = {option for command in commands for param in command.params for option in param.opts}
+    prose = re.sub(r"```\n.*?```", "", PAGE, flags=re.DOTALL)
+    prose = re.sub(r"`kafka-[^`]*`", "", prose)
+    assert set(re.findall(r"--[a-z][\w-]+", prose)) <= known
+    assert f"{offset_map.SPAN:,} offsets" in PAGE
+    assert f"up to {letter_box.BATCH} letters, one batch" in PAGE
+    assert f"Group:{dlq.GROUP}" in PAGE
+    largest = letter(
+        reason="\N{GOTHIC LETTER AHSA}" * 2_000, error="e" * 999, traceback="t" * 99_999
+    )
+    size = sum(len(name) + len(value or b"") for name, value in headers(largest))
+    assert 12_000 < size < 15_000
+    assert "about 15 kB of headers" in PAGE
