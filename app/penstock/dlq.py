@@ -58,8 +58,8 @@ _CONFIRM: Final = 30.0  # seconds that a batch of a hundred letters may take
                 "as for `penstock run`."
             ),
             (
-                "Exit codes: 0 done, also when there was nothing to do; 1 the cluster refused; "
-                "64 bad command line; 78 bad settings; 130 interrupted."
+                "Exit codes: 0 done, also when there was nothing to do; 1 the cluster refused, or "
+                "there is no such letter; 64 bad command line; 78 bad settings; 130 interrupted."
             ),
         )
     )
@@ -158,7 +158,11 @@ def _filter(
 # -- commands --------------------------------------------------------------------------
 
 
-@dlq.command(name="list", epilog="A letter's place, AT, is what show, replay and drop take.")
+@dlq.command(
+    name="list",
+    short_help="List the open letters, or count them.",
+    epilog="A letter's place, AT, is what show, replay and drop take.",
+)
 @click.argument("topic")
 @_filters
 @click.option("--all", "settled", is_flag=True, help="Also those that are dealt with.")
@@ -220,7 +224,7 @@ def _count(found: Iterator[Stored], by: str, *, as_json: bool) -> None:
         say(render.table(("COUNT", "FIRST", "LAST", by.upper()), rows))
 
 
-@dlq.command()
+@dlq.command(short_help="Show everything about one letter.")
 @click.argument("topic")
 @click.argument("position", type=_POSITION, metavar="PARTITION:OFFSET")
 @click.option("--raw", is_flag=True, help="Its value alone, as it is, to write into a file.")
@@ -259,13 +263,14 @@ def show(
 
 
 @dlq.command(
+    short_help="Send open letters back to where they came from.",
     epilog=(
         "A letter is marked once its topic has confirmed it, a hundred at a time: when this is "
         "killed, up to a hundred may be sent again by the next replay. Ctrl-C ends it between "
         "two batches. Letters go to the partition that they came from (with --to, to that of "
         "their key), behind what is there by now. Every consumer group of the topic gets them, "
         "not only the one that failed."
-    )
+    ),
 )
 @click.argument("topic")
 @_filters
@@ -303,7 +308,7 @@ def replay(
             return _settle(box, chosen, send, "replayed")
 
 
-@dlq.command()
+@dlq.command(short_help="Mark open letters as dealt with, without sending them.")
 @click.argument("topic")
 @_filters
 @click.option("--all", "everything", is_flag=True, help="Every open one, without a filter.")
