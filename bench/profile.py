@@ -7,7 +7,6 @@ see the lines between them.
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -22,13 +21,26 @@ from devtools.broker import Admin, Broker
 from devtools.service import Service
 
 TOTAL = 300_000
+WAITING_TOTAL = 100_000
 PARTITIONS = 12
 TOP = 6
-#: How each is shown, and how many handlers it runs at once.
+#: How each is shown, how many handlers it runs at once, and how many seconds they wait.
 WAYS = {
-    "records": ("Record, by partition", 1),
-    "by_key": ("Record, by key, 4 threads", 4),
-    "async_by_key": ("async, Record, by key, 256 at once", 256),
+    "records": ("Record, by partition", 1, 0.0),
+    "by_key": ("Record, by key, 4 threads", 4, 0.0),
+    "async_by_key": ("async, Record, by key, 256 at once", 256, 0.0),
+    "async_sleeping": ("async, Record, by key, 256 at once, 10 ms each", 256, 0.01),
+}
+#: Whose a line is; of the standard library, but for asyncio, its caller's.
+_PARTS = {
+    "kafka/": "kafka-python",
+    "asyncio/": "asyncio",
+    "bench/": "handler",
+    "penstock/kafka/": "penstock: engine",
+    "penstock/telemetry/": "penstock: metrics",
+    "penstock/worker/": "penstock: runners, poll loop",
+    "penstock/board": "penstock: board",
+    "penstock/": "penstock: desk, lanes, offsets",
 }
 _RATE = 1000
 _PLACE = CACHE / "profiler"
@@ -37,10 +49,11 @@ _FRAME = re.compile(r"(?P<name>.+) \((?P<file>.+):(?P<line>\d+)\)$")
 
 @dataclass
 class Profile:
-    """Samples by thread, by innermost line, and by the innermost line that is our own."""
+    """Samples by thread, by part, by innermost line, and by the innermost line of our own."""
 
     total: int = 0
     threads: Counter[str] = field(default_factory=Counter)
+    parts: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     ours: Counter[str] = field(default_factory=Counter)
 
@@ -54,11 +67,20 @@ class Profile:
             profile.total += samples
             thread = re.sub(r'^thread \(.*\): |[\d"-]+$|^.*"', "", frames[0]) or frames[0]
             profile.threads[thread] += samples
+            profile.parts[_part(frames)] += samples
             profile.lines[_shown(frames[-1])] += samples
             own = next((f for f in reversed(frames) if "penstock/" in f), None)
             if own is not None:
                 profile.ours[_shown(own)] += samples
         return profile
+
+
+def _part(frames: list[str]) -> str:
+    for frame in reversed(frames):
+        for start, part in _PARTS.items():
+            if f"({start}" in frame:
+                return part
+    return "else"
 
 
 def _shown(frame: str) -> str:
@@ -77,14 +99,12 @@ def main() -> None:
         directory = Path(name)
         Admin(broker.bootstrap).create_topic("bench", PARTITIONS)
         fill(broker.bootstrap, "bench", PARTITIONS, TOTAL, 100, keys=1000)
-        for way, (title, concurrency) in WAYS.items():
-            text = profiled(broker.bootstrap, way, concurrency, directory)
-            (Path(os.environ.get("BENCH_RAW", directory)) / f"{way}.raw").write_text(text)
+        for way, (title, concurrency, work) in WAYS.items():
+            text = profiled(broker.bootstrap, way, concurrency, work, directory)
             profile = Profile.read(text)
-            print(f"### {title}\n\n{profile.total:,} samples; by thread:", end=" ")
-            print(
-                ", ".join(f"{t} {n / profile.total:.0%}" for t, n in profile.threads.most_common(4))
-            )
+            print(f"### {title}\n\n{profile.total:,} samples")
+            print("- by thread:", _shares(profile.threads.most_common(4), profile.total))
+            print("- by part:", _shares(profile.parts.most_common(), profile.total))
             for what, lines in (("line", profile.lines), ("line of ours", profile.ours)):
                 print()
                 table(
@@ -97,16 +117,21 @@ def main() -> None:
             print()
 
 
-def profiled(bootstrap: str, way: str, concurrency: int, directory: Path) -> str:
+def _shares(counts: list[tuple[str, int]], total: int) -> str:
+    return ", ".join(f"{what} {number / total:.0%}" for what, number in counts)
+
+
+def profiled(bootstrap: str, way: str, concurrency: int, work: float, directory: Path) -> str:
     """What py-spy wrote about the worker, from its being ready until the last record."""
     result, raw = directory / way, directory / f"{way}.py-spy"
     service = Service(
         f"bench.apps:{way}",
         directory / f"service-{way}",
         env={
-            "BENCH_TOTAL": str(TOTAL),
+            "BENCH_TOTAL": str(WAITING_TOTAL if work else TOTAL),
             "BENCH_RESULT": str(result),
             "BENCH_CONCURRENCY": str(concurrency),
+            "BENCH_WORK": str(work),
         },
         bootstrap_servers=bootstrap,
         topics="bench",

@@ -205,7 +205,7 @@ def rows(peers: Sequence[Peer], outcomes: dict[str, Outcome]) -> list[tuple[str,
             table.append((peer.name, "failed", "–", "–", "–", *end, "–"))
             continue
         report = got.report
-        late = f" ({got.left:,} never read)" if got.left else ""
+        late = f" ({got.left:,} not caught up with)" if got.left else ""
         counts = report.lost, report.repeated, report.disordered
         table.append(
             (peer.name, f"{got.produced:,}{late}", *map(str, counts), *end, f"{got.gap:.1f}")
