@@ -107,7 +107,7 @@ class Desk:
                 lane.known.clear()
             if lane.backlog:
                 self._flow.hold(lane.partition)
-            else:
+            elif not _waits(lane):
                 self._flow.release(lane.partition)
         return len(self._ready) - before
 
@@ -553,6 +553,12 @@ def _size(records: Iterable[Record]) -> int:
 
 def _failed(strand: Strand) -> bool:
     return bool(strand.attempts or strand.letter)
+
+
+def _waits(lane: Lane) -> bool:
+    """Whether the whole partition waits for a record's next try, or for its dead letter."""
+    strand = lane.strands.get(None) if lane.order is Order.PARTITION else None
+    return strand is not None and strand.stand is Stand.LATER and _failed(strand)
 
 
 def _said(error: Exception) -> str:
