@@ -46,7 +46,9 @@ COMMIT_INTERVAL = 0.2
 #: a second. Measured: 0.4 s, and at most 1.2 s beside a rebalance.
 COMMITTED_WITHIN = COMMIT_INTERVAL + 1.5
 
-_STALL = 30.0
+_STALL = 60.0
+#: A start takes two seconds; a machine that is busy with other things is not to end the soak.
+_READY = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class Soak:
                 stack.callback(service.close)
                 service.start()
             for service in self._services:
-                service.until_ready()
+                service.until_ready(_READY)
             began = time.monotonic()
             self._stream.start()
             while time.monotonic() - began < seconds:
@@ -190,7 +192,7 @@ class Soak:
             # before the group has given them away.
             self._kills.append(Kill(worker, at, commits.of(self._topic, self._topic)))
             self._expect(service.wait(), 128 + signal.SIGKILL, deed)
-        service.start().until_ready()
+        service.start().until_ready(_READY)
 
     def _expect(self, code: int, wanted: int, deed: str) -> None:
         if code != wanted:

@@ -16,6 +16,10 @@ from penstock.lane import Job
 from penstock.plan import Plan
 from penstock.worker.hands import Jobs
 
+#: Seconds after which a task lets the others go on, if none has. A handler that never has to
+#: wait (what it asks for is in a cache) would else keep the loop for as long as there is work.
+_SLICE = 0.02
+
 
 class Coroutines:
     """Up to ``concurrency`` tasks, each with a slot of the board."""
@@ -33,6 +37,8 @@ class Coroutines:
         #: A look for work is on its way to the loop; another would find nothing more.
         self._nudged = False
         self._closed = False
+        #: When a task last let the others go on.
+        self._yielded_at = 0.0
         self._thread = threading.Thread(target=self._live, name="handlers", daemon=True)
 
     # -- any thread --------------------------------------------------------------------
@@ -122,7 +128,12 @@ class Coroutines:
                 self._jobs.send(job)
                 job = self._jobs.take()
                 continue
-            job = await (self._run_batch(job, slot) if self._batch else self._run(job, slot))
+            if not self._batch:
+                job = await self._run(job, slot)
+                continue
+            job = await self._run_batch(job, slot)
+            if time.monotonic() - self._yielded_at > _SLICE:
+                await self._yield()
         del self._tasks[index]
         self._free.append(index)
         self._pump()  # something may have come between the look and the line before
@@ -153,6 +164,8 @@ class Coroutines:
                 durations.append(now - start)
                 start = now
                 lane.done(offset)
+                if now - self._yielded_at > _SLICE:
+                    start = await self._yield()
         except BaseException as error:  # the desk decides
             failure = _plain(error)
         job.done = len(durations)
@@ -181,6 +194,12 @@ class Coroutines:
             failure = _plain(error)
         slot.clear()
         return self._jobs.give_back(job, failure, durations, age)
+
+    async def _yield(self) -> float:
+        """Let every task that is ready go on; returns when that was over."""
+        await asyncio.sleep(0)
+        self._yielded_at = time.monotonic()
+        return self._yielded_at
 
     async def _limited(self, argument: Any, seconds: float) -> None:
         try:
