@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -28,7 +29,7 @@ class Batch:
     def __post_init__(self) -> None:
         if self.count < 1 or self.bytes < 1:
             raise ConfigError(f"{self}: count and bytes are at least 1")
-        if self.wait < 0:
+        if not 0 <= self.wait < math.inf:
             raise ConfigError(f"{self}: wait is in seconds, 0 or more")
 
     def take(self, waiting: Iterable[Record]) -> tuple[int, bool]:

@@ -117,7 +117,10 @@ class Dispatcher:
                 else:
                     due = self._desk.due()
                     self._watching, self._watch_until = True, math.inf if due is None else due
-                    self._clock.wait(None if due is None else max(0.0, due - now))
+                    # More than TIMEOUT_MAX, 292 years, is an error.
+                    self._clock.wait(
+                        None if due is None else min(max(0.0, due - now), threading.TIMEOUT_MAX)
+                    )
                     self._watching = False
         return None
 
