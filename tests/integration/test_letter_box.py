@@ -252,3 +252,20 @@ def test_a_record_goes_to_the_partition_that_is_asked_for_if_it_is_there(dead: D
     asked = {0: 1, 1: 1, 2: 3}
     others = {n: ends[n] - asked[n] for n in ends}
     assert sorted(others.values()) == [0, 0, 3]  # those for partition 7 go by their key
+
+
+def test_a_broker_that_restarts_between_sending_and_marking_repeats_nothing(
+    own_broker: Broker,
+) -> None:
+    dead = Dead(own_broker.bootstrap)
+    dead.fill(3)
+
+    def send(letters: Sequence[Stored]) -> list[NotSent | None]:
+        own_broker.kill()
+        own_broker.restart()
+        return [None] * len(letters)
+
+    with dead.box() as box:
+        box.settle(0, {0, 2}, send, lambda _: None, lambda: False)
+        box.renew()
+    assert dead.open() == [1]

@@ -181,7 +181,7 @@ def test_a_replay_to_another_topic_goes_by_the_key(
 
 
 def test_an_interrupted_replay_goes_on_and_repeats_at_most_a_batch(letters: Letters) -> None:
-    total = 4_000
+    total = 3_000
     letters.trouble.touch()
     letters.make(tasks(total))
     assert letters.service.stop() == 0

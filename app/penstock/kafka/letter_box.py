@@ -36,6 +36,7 @@ PRIVATE: Final = ("_manager.wait_for", "_net.run")
 _ANSWER: Final = 10.0
 #: Seconds without a record, or any progress, until reading is given up.
 _PATIENCE: Final = 30.0
+_AGAIN: Final = 0.2  # seconds until a question that failed is asked again
 #: Letters that are sent, and then marked, at a time; fewer when they are large.
 BATCH: Final = 100
 _BATCH_BYTES: Final = 16_000_000
@@ -251,19 +252,18 @@ class LetterBox:
         )
 
     def _fetch(self, number: int) -> Position | None:
-        found = self._consumer.committed(
-            TopicPartition(self.topic, number), metadata=True, timeout_ms=_ANSWER * 1000
+        tp = TopicPartition(self.topic, number)
+        found = _patiently(
+            lambda: self._consumer.committed(tp, metadata=True, timeout_ms=_ANSWER * 1000)
         )
         return None if found is None else Position(found.offset, found.metadata or "")
 
     def _commit(self, positions: dict[int, Position]) -> None:
-        self._consumer.commit(
-            {
-                TopicPartition(self.topic, number): OffsetAndMetadata(at.offset, at.metadata, -1)
-                for number, at in positions.items()
-            },
-            timeout_ms=_ANSWER * 1000,
-        )
+        offsets = {
+            TopicPartition(self.topic, number): OffsetAndMetadata(at.offset, at.metadata, -1)
+            for number, at in positions.items()
+        }
+        _patiently(lambda: self._consumer.commit(offsets, timeout_ms=_ANSWER * 1000))
 
     def _decoded(self, number: int, committed: Position | None) -> tuple[int, frozenset[int]]:
         """What is dealt with: everything before an offset, and some beyond it."""
@@ -345,6 +345,18 @@ class LetterBox:
             )
         found = translate(error, principal=self._principal, group=self.group)
         return found if isinstance(found, KafkaFailure) else KafkaFailure(str(found))
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """A broker that is restarted between sending and marking is waited for."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return ask()
+        except k.RetriableError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_AGAIN)
 
 
 def _full(batch: Sequence[Stored]) -> bool:
