@@ -62,9 +62,10 @@ class TimeLimit:
 
         def limited(argument: Any) -> Any:
             thread = threading.get_ident()
-            mine = self._calls[thread] = _Call(thread)
+            mine = _Call(thread)
             try:
                 try:
+                    self._calls[thread] = mine  # in here: from now on it may strike
                     return call(argument)
                 finally:
                     _leave(mine)
