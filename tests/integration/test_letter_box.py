@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -259,13 +260,15 @@ def test_a_broker_that_restarts_between_sending_and_marking_repeats_nothing(
 ) -> None:
     dead = Dead(own_broker.bootstrap)
     dead.fill(3)
+    back = threading.Thread(target=own_broker.restart)
 
     def send(letters: Sequence[Stored]) -> list[NotSent | None]:
         own_broker.kill()
-        own_broker.restart()
+        back.start()
         return [None] * len(letters)
 
     with dead.box() as box:
         box.settle(0, {0, 2}, send, lambda _: None, lambda: False)
         box.renew()
+    back.join()
     assert dead.open() == [1]
