@@ -92,11 +92,15 @@ def test_the_other_threads_are_let_alone(limit: Make) -> None:
 
     def long() -> None:
         try:
-            limited(lambda: [time.sleep(0.01) for _ in range(1_000)])
+            limited(many_naps)
         except HandlerTimeout as error:
             told.append(error)
         finally:
             ended.set()
+
+    def many_naps() -> None:
+        for _ in range(1_000):
+            short_nap()
 
     def short_nap() -> None:
         time.sleep(0.001)
