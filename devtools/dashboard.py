@@ -305,8 +305,10 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "further try can help: it goes to the dead letters, or is skipped, or stops).",
             (
                 (
-                    "sum by (topic, reason) "
-                    "(rate(penstock_record_failures_total[$__rate_interval]))",
+                    (
+                        "sum by (topic, reason) "
+                        "(rate(penstock_record_failures_total[$__rate_interval]))"
+                    ),
                     "{{topic}} {{reason}}",
                 ),
             ),
@@ -318,8 +320,10 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "again: look for a missing topic or permission.",
             (
                 (
-                    "sum by (topic, outcome) "
-                    "(increase(penstock_dead_letter_sends_total[$__rate_interval]))",
+                    (
+                        "sum by (topic, outcome) "
+                        "(increase(penstock_dead_letter_sends_total[$__rate_interval]))"
+                    ),
                     "{{topic}} {{outcome}}",
                 ),
             ),

@@ -23,7 +23,7 @@ from devtools.broker import Broker
 from devtools.service import Service
 from penstock import exits, log_records, settings
 from penstock.http.token import configured_token
-from penstock.plan import plan
+from penstock.plan import plans
 from penstock.settings import Settings
 
 VALUES = sorted((Path(__file__).parent / "chart_values").glob("*.yaml"))
@@ -262,7 +262,7 @@ def test_the_service_accepts_what_the_chart_tells_it(
     loaded = settings.load({})
     configured_token(loaded)
     if found["args"] == ["run", "penstock.log_records:app"]:
-        assert plan(log_records.app).group
+        assert plans(log_records.app)[0].group
     spec = pod_spec(rendered(values))
     assert spec["terminationGracePeriodSeconds"] >= loaded.drain_timeout + 5
     port = found["ports"][0]
