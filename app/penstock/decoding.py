@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -82,3 +83,20 @@ def caller(handler: Handler, kind: Kind) -> Callable[[Any], Any]:
     if kind.with_record:
         return lambda records: handler(decode_all(records), records)
     return lambda records: handler(decode_all(records))
+
+
+def check_result(result: object) -> None:
+    """What a plain function returns does not matter, unless it is work that nobody would do.
+
+    A decorator that knows nothing of ``async def`` hides it from :mod:`penstock.signature`.
+
+    Raises:
+        TypeError: it is awaitable: the handler has not run, so its record is not done.
+    """
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            "the handler returned a coroutine, and nothing awaits it: a decorator hides that it "
+            "is `async def`; have it return an `async def` itself"
+        )

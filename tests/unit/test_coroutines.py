@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -362,27 +361,3 @@ def test_a_dead_letter_is_sent_again_until_it_is_taken(make: Make) -> None:
     assert desk.dispatcher.wait_idle(PATIENCE)
     assert desk.counts() == {"done": 1, "dead_lettered": 1}
     assert desk.dispatcher.committable() == {ZERO: Position(2)}
-
-
-def test_a_handler_that_never_waits_lets_the_others_go_on(make: Make) -> None:
-    """As long as its records last it would else keep the loop."""
-    handled: list[int] = []
-    before: list[int] = []
-    over = threading.Event()
-
-    async def handler(record: Record) -> None:
-        if record.partition == 1:
-            before.append(len(handled))
-            over.set()
-            return
-        until = time.monotonic() + 0.001
-        while time.monotonic() < until:
-            pass
-        handled.append(record.offset)
-
-    desk = make(handler, concurrency=2)
-    desk.dispatcher.assigned(fresh(ZERO, ONE))
-    desk.dispatcher.feed({ZERO: records(0, *range(400)), ONE: records(1, 0)})
-    assert over.wait(PATIENCE)
-    assert desk.dispatcher.wait_idle(PATIENCE)
-    assert before[0] < 400 == len(handled)

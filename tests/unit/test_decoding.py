@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from penstock.decoding import caller, decoder
+from penstock.decoding import caller, check_result, decoder
 from penstock.errors import ConfigError, Poison, Undecodable
 from penstock.record import Record
 from penstock.signature import kind_of
@@ -216,3 +216,22 @@ def test_a_batch_names_the_one_that_does_not_fit(handler: Callable[..., object])
     assert caught.value.index == 2
     assert "orders[3]@2 is not an Order" in str(caught.value)
     assert GIVEN == []
+
+
+async def later() -> None: ...
+
+
+def test_what_a_handler_returns_does_not_matter_unless_nobody_would_run_it() -> None:
+    results: list[object] = [None, 3, "text", iter([3]), [later]]
+    for result in results:
+        check_result(result)
+    with pytest.raises(TypeError, match="returned a coroutine, and nothing awaits it"):
+        check_result(later())
+
+    async def in_a_loop() -> None:
+        future = asyncio.get_running_loop().create_future()
+        with pytest.raises(TypeError):
+            check_result(future)
+        future.cancel()
+
+    asyncio.run(in_a_loop())

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from penstock.batching import Batch
 from penstock.board import Board
 from penstock.offsets import Position
+from penstock.policy import Retry, stop
 from penstock.record import Partition, Record
 from penstock.retry import Backoff
 from penstock.telemetry.tally import Tally
@@ -495,6 +497,43 @@ def test_room_is_noticed_at_once(make: Make) -> None:
     desk.rest()
     assert dispatcher.flow() == ([], [ZERO])
     assert not dispatcher.saturated
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_coroutine_that_a_decorator_hides_is_not_taken_for_done(
+    make: Make, *, batch: bool
+) -> None:
+    """It has not run; the default policy, which tries for ever, makes that visible."""
+    called = threading.Event()
+
+    async def charge(_record: Record) -> None: ...
+
+    def decorated(given: Any) -> object:
+        called.set()
+        return charge(given)
+
+    desk = make(decorated, batch=batch, retry=Retry(attempts=1), then=stop())
+    desk.dispatcher.assigned(fresh(ZERO))
+    desk.dispatcher.feed({ZERO: records(0, 0, 1)})
+    assert called.wait(PATIENCE)
+    over = time.monotonic() + PATIENCE
+    while desk.dispatcher.fatal is None and time.monotonic() < over:
+        desk.rest()
+    assert "returned a coroutine, and nothing awaits it" in (desk.dispatcher.fatal or "")
+    assert desk.dispatcher.committable() == {}
+
+
+def test_a_wait_of_centuries_ends_no_thread(make: Make) -> None:
+    """Python refuses to wait longer than 292 years."""
+    work = Work()
+    desk = make(work, batch=Batch(count=2, wait=1e12))
+    desk.dispatcher.assigned(fresh(ZERO, ONE))
+    desk.dispatcher.feed({ZERO: records(0, 0)})  # waits for another
+    desk.dispatcher.feed({ONE: records(1, 0, 1)})
+    work.until_finished(2)
+    desk.rest()
+    desk.dispatcher.feed({ZERO: records(0, 1)})
+    work.until_finished(4)
 
 
 MET = {"done", "retried", "dropped"}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any
 
-from penstock.decoding import caller
+from penstock.decoding import caller, check_result
 from penstock.desk import Desk, Outcome
 from penstock.errors import HandlerTimeout
 from penstock.lane import Job, Refused
@@ -221,7 +221,7 @@ class Member:
         spending = self._world.spending = Spending(seconds)
         failure: BaseException | None = None
         try:
-            self._call(argument)
+            check_result(self._call(argument))
         except Expired:
             failure = HandlerTimeout(f"took longer than {seconds:g} s")
         except BaseException as error:

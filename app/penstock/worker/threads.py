@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock import stacks
 from penstock.board import Board, Slot
+from penstock.decoding import check_result
 from penstock.lane import Job
 from penstock.plan import Plan
 from penstock.worker.hands import Jobs
@@ -88,7 +89,9 @@ class Threads:
                 hold(start, offset, number, 1, record.key)
                 if lane.stop:
                     break
-                call(record)
+                result = call(record)
+                if result is not None:
+                    check_result(result)
                 now = clock()
                 durations.append(now - start)
                 start = now
@@ -111,7 +114,7 @@ class Threads:
         slot.hold(start, first.offset, first.partition, count, first.key)
         try:
             if not lane.stop:
-                call(list(records))
+                check_result(call(list(records)))
                 durations = [(time.monotonic() - start) / count] * count
                 lane.done_all(records)
                 job.done = count
