@@ -169,7 +169,7 @@ class KafkaPythonEngine:
         """See the port. Retriable client errors are logged and give an empty answer."""
         if self._guards.joining():
             timeout = max(timeout, _JOIN_POLL)
-        if self._guards.parked():
+        elif self._guards.parked():  # never while joining: what is parked may be of the past
             timeout = 0.0
         self._restore_rest()
         try:
