@@ -99,7 +99,7 @@ PEERS = (
         "faust",
         ("faust-streaming", "aiokafka"),
         "defaults: acknowledged after the event, commit each 2.8 s, `stream_wait_empty`; an agent",
-        ("worker", "--loglevel", "warn"),
+        ("worker", "--loglevel", "warn", "--without-web"),
     ),
     Peer("aiokafka", "aiokafka", ("aiokafka",), f"bare loop, `getmany`; {_BARE}"),
     Peer("confluent-kafka", "confluent_kafka", ("confluent-kafka",), f"bare loop; {_BARE}"),
