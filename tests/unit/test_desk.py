@@ -65,6 +65,7 @@ class Task:
 
     job: Job
     owned: Owned
+    #: The record that is in its handler.
     at: int = 0
 
 
@@ -126,6 +127,8 @@ class DeskMachine(RuleBasedStateMachine):
         self.tasks: list[Task] = []
         self.letters: list[Task] = []
         self.abandoned = 0
+        #: Nothing was wrong so far: only then it is worth looking how it ends.
+        self.well = False
         #: How often it came to what matters.
         self.met: Counter[str] = Counter()
 
@@ -161,6 +164,7 @@ class DeskMachine(RuleBasedStateMachine):
     @rule(random=st.randoms(use_true_random=False))
     def happens(self, random: Random) -> None:
         """One rule instead of many: a machine leaves out half of its rules in each run."""
+        self.well = False
         name = random.choice(NAMES)
         details = HAPPENINGS[name][1](random)
         if currently_in_test_context():
@@ -168,6 +172,7 @@ class DeskMachine(RuleBasedStateMachine):
         getattr(self, name)(**details)
         if self.desk.fatal and not self.desk.draining:
             self.restart(exits=False)
+        self.well = True
 
     # -- the client --------------------------------------------------------------------
 
@@ -289,9 +294,7 @@ class DeskMachine(RuleBasedStateMachine):
     def step(self, task: Task, error: BaseException | None) -> None:
         job, lane, owned = task.job, task.job.lane, task.owned
         assert lane.gone == owned.gone
-        if lane.stop:
-            self.finish(task, None)
-        elif error is not None:
+        if error is not None:
             self.finish(task, error)
         elif self.batch:
             lane.done_all(job.records)
@@ -302,7 +305,9 @@ class DeskMachine(RuleBasedStateMachine):
             lane.done(job.records[task.at].offset)
             self.over(owned, job.records[task.at])
             task.at += 1
-            if task.at == len(job.records):
+            stopped = owned.leaving or self.desk.draining or self.desk.is_quiet
+            assert lane.stop == stopped
+            if stopped or task.at == len(job.records):
                 self.finish(task, None)
 
     def over(self, owned: Owned, *records: Record) -> None:
@@ -468,7 +473,8 @@ class DeskMachine(RuleBasedStateMachine):
         if patient:
             for task in busy:
                 if task in self.tasks:
-                    self.step(task, None)  # it is told to stop before the next record
+                    self.step(task, None)
+                    assert task not in self.tasks, "it did not stop before the next record"
             while any(t.owned is owned for t in self.letters):
                 self.letter([t.owned for t in self.letters].index(owned), ok=True)
             assert self.desk.settled([partition])
@@ -547,11 +553,13 @@ class DeskMachine(RuleBasedStateMachine):
     @invariant()
     def check(self) -> None:
         if hasattr(self, "desk"):
+            self.well = False
             self.jobs_are_counted()
             self.positions_say_exactly_what_is_finished()
             self.unfinished_is_the_first_that_is_not_finished()
             self.nothing_that_waits_is_forgotten()
             self.what_waits_is_counted()
+            self.well = True
 
     def jobs_are_counted(self) -> None:
         assert self.desk.running == len(self.tasks) + len(self.letters)
@@ -629,7 +637,7 @@ class DeskMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "desk"):
+            if self.well:
                 self.end()
         finally:
             self.patch.undo()
