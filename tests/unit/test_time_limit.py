@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import HandlerTimeout
+from penstock.worker import time_limit
 from penstock.worker.time_limit import TimeLimit, _Expired
 from tests.unit.making import PATIENCE
 
@@ -155,13 +157,38 @@ def switching_often() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+class SlowHand:
+    """``ctypes`` for a watching thread that loses the processor just before and after its shot.
+
+    The race is a few microseconds wide otherwise; this does not change its order.
+    """
+
+    c_ulong, py_object = ctypes.c_ulong, ctypes.py_object
+
+    def __init__(self) -> None:
+        self.pythonapi = self
+        self._random = Random(0)
+
+    def PyThreadState_SetAsyncExc(self, thread: Any, error: Any) -> None:  # noqa: N802 (its name)
+        if error is not None:
+            time.sleep(self._random.uniform(0, 0.002))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+        if error is not None:
+            time.sleep(self._random.uniform(0, 0.002))
+
+
 @pytest.mark.usefixtures("switching_often")
-def test_it_never_strikes_outside_the_handler(limit: Make) -> None:
-    """Calls that end just when their time is up, for two seconds, in several threads.
+@pytest.mark.parametrize("slow", [False, True])
+def test_it_never_strikes_outside_the_handler(
+    limit: Make, monkeypatch: pytest.MonkeyPatch, *, slow: bool
+) -> None:
+    """Calls that end just when their time is up, for a second, in several threads.
 
     Whatever is raised must come out of the call, as HandlerTimeout, once: between two calls,
     where a runner counts and gives its job back, nothing may strike.
     """
+    if slow:
+        monkeypatch.setattr(time_limit, "ctypes", SlowHand())
     seconds = 0.004
 
     def handler(duration: float) -> str:
@@ -169,7 +196,7 @@ def test_it_never_strikes_outside_the_handler(limit: Make) -> None:
         return "done"
 
     limited = limit(seconds).around(handler)
-    over = time.monotonic() + 2.0
+    over = time.monotonic() + 1.0
     counts: Counter[str] = Counter()
     astray: list[BaseException] = []
 
@@ -178,27 +205,27 @@ def test_it_never_strikes_outside_the_handler(limit: Make) -> None:
         try:
             while time.monotonic() < over:
                 try:
-                    result: Any = limited(seconds + random.uniform(-0.0002, 0.0012))
+                    result: Any = limited(seconds + random.uniform(-0.0005, 0.002))
                 except HandlerTimeout:
                     mine["timeout"] += 1
                 else:
                     mine[str(result)] += 1
-                for _ in range(200):  # what is outside
-                    mine["outside"] += 1
+                spin(0.0005)  # what is outside
+                mine["outside"] += 1
         except BaseException as error:
             astray.append(error)
         counts.update(mine)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
     assert astray == []
-    assert counts["timeout"] > 20
-    assert counts["done"] > 20
-    assert counts["outside"] == 200 * (counts["timeout"] + counts["done"])
+    assert counts["timeout"] > 5
+    assert counts["done"] > 5
+    assert counts["outside"] == counts["timeout"] + counts["done"]
 
 
 def test_a_call_is_not_watched_before_it_can_be_ended(
