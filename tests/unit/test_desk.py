@@ -685,7 +685,7 @@ class DeskMachine(RuleBasedStateMachine):
 
 
 TestDesk = DeskMachine.TestCase
-TestDesk.settings = settings(max_examples=80, stateful_step_count=50)
+TestDesk.settings = settings(max_examples=50, stateful_step_count=50)
 
 
 def long_run(seed: int, kind: str) -> DeskMachine:
