@@ -378,6 +378,8 @@ def test_the_others_say_what_and_where(tool: Tool, tmp_path: Path) -> None:
     none.pod(unscraped=(0, at(60)))
     lag = cases.CASES["lag_growing"]()[0]
     batch = cases.CASES["batch_run_that_failed"]()[0]
+    letters = cases.CASES["dead_letters_refused"]()[0]
+    breaker = cases.CASES["breaker_open"]()[0]
     tests = [
         said(
             failed,
@@ -440,6 +442,27 @@ def test_the_others_say_what_and_where(tool: Tool, tmp_path: Path) -> None:
             summary="Penstock in shop does not keep up with orders.",
             description="The lag of 1 partitions of orders grows although their consumers are "
             "alive; together they are 15003 records behind.",
+        ),
+        said(
+            letters,
+            "PenstockDeadLettersRefused",
+            30,
+            {**HERE, "topic": "orders"},
+            summary="Dead letters of orders are not taken from shop/orders-0.",
+            description="For 10 minutes pod shop/orders-0 has sent dead letters of orders, and no "
+            "broker confirmed any. Their records wait, with what must come after them (1 records "
+            "of the pod wait for a next try or their dead letter); a restart or stop meanwhile "
+            "exits 2.",
+        ),
+        said(
+            breaker,
+            "PenstockBreakerOpen",
+            30,
+            {**HERE, "group": "billing"},
+            summary="The circuit breaker of billing in shop/orders-0 has been open for 10 minutes.",
+            description="Most records that pod shop/orders-0 tries for the group billing fail: it "
+            "pauses, and tries one at a time (20 records of the pod wait for a next try or their "
+            "dead letter). It goes on by itself when they succeed.",
         ),
         said(
             none,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tests.deploy.rules.world import MINUTE, Pod, World, at
+from tests.deploy.rules.world import MINUTE, Pod, Trouble, World, at
 
 Expected = dict[float, set[str]]
 Case = Callable[[], tuple[World, Expected]]
@@ -20,6 +20,8 @@ DRAIN = "PenstockDrainDeadlineMissed pod="
 STORM = "PenstockRestartStorm pod="
 NOT_READY = "PenstockNotReady pod="
 LAG = "PenstockLagGrowing topic="
+LETTERS = "PenstockDeadLettersRefused topic=orders pod="
+BREAKER = "PenstockBreakerOpen group=billing pod="
 ABSENT = "PenstockMetricsAbsent"
 
 JOB = ("Job", "orders-batch")
@@ -535,6 +537,139 @@ def _turns(number: int) -> Callable[[float], tuple[int, dict[int, int]]]:
         return int(10 * now), {0: int(500 * now / MINUTE)} if mine else {}
 
     return work
+
+
+# -- dead letters ----------------------------------------------------------------------------
+
+#: Between two tries of one letter, in seconds: a back-off of up to 30 s and the try itself.
+TRY = 40
+
+
+def _tries(since: float, now: float, until: float = float("inf")) -> int:
+    return int(max(min(now, until) - since, 0) // TRY)
+
+
+def _letters(failed: int, taken: int = 0, topic: str = "orders") -> Trouble:
+    return Trouble(((topic, failed, taken),), retrying=int(failed > 0))
+
+
+def _until_taken(since: float, until: float) -> World:
+    """One letter waits from the one minute to the other, and is taken then."""
+    world = World()
+
+    def trouble(now: float) -> Trouble:
+        return _letters(_tries(at(since), now, at(until)), int(now >= at(until)))
+
+    world.pod(trouble=trouble)
+    return world
+
+
+@case
+def dead_letters_refused() -> tuple[World, Expected]:
+    return _until_taken(10, 40), {
+        **every(1, 20),
+        22: {LETTERS + POD},
+        39: {LETTERS + POD},
+        **every(41, 60),
+    }
+
+
+@case
+def dead_letters_refused_for_a_while() -> tuple[World, Expected]:
+    """A broker is replaced."""
+    return _until_taken(10, 18), every(1, 40)
+
+
+@case
+def dead_letters_refused_until_the_partition_moves() -> tuple[World, Expected]:
+    """Nothing is taken, and nothing is sent any more either."""
+    world = World()
+    world.pod(trouble=lambda now: _letters(_tries(at(10), now, at(14))))
+    return world, every(1, 40)
+
+
+@case
+def dead_letters_refused_now_and_then() -> tuple[World, Expected]:
+    """A broker that drops connections: each letter gets there at a second try."""
+    world = World()
+    world.pod(trouble=lambda now: _letters(_tries(0, now), _tries(0, now)))
+    return world, every(1, 40)
+
+
+@case
+def dead_letters_of_another_topic_and_pod_are_taken() -> tuple[World, Expected]:
+    world = World()
+
+    def trouble(now: float) -> Trouble:
+        return Trouble((("orders", _tries(at(10), now), 0), ("refunds", 0, _tries(0, now))), 1)
+
+    world.pod(trouble=trouble)
+    world.pod("orders-1", trouble=lambda now: _letters(0, _tries(0, now)))
+    return world, {20: SILENT, 22: {LETTERS + POD}, 40: {LETTERS + POD}}
+
+
+@case
+def restart_while_dead_letters_are_refused() -> tuple[World, Expected]:
+    """The drain ends before they are confirmed (2); the next run meets the same records."""
+    world = World()
+
+    def trouble(now: float) -> Trouble:
+        return _letters(_tries(at(30) if now >= at(30) else at(10), now))
+
+    world.pod(trouble=trouble).exit(at(30), 2)
+    forced = {*SEEN, DRAIN + POD}
+    return world, {
+        29: {LETTERS + POD},
+        31: {*forced, LETTERS + POD},
+        44: {*forced, LETTERS + POD},
+        60: {LETTERS + POD},
+    }
+
+
+# -- circuit breakers ------------------------------------------------------------------------
+
+
+def _breaker(is_open: Callable[[float], bool]) -> World:
+    """``is_open`` tells of minutes."""
+    world = World()
+    world.pod(
+        trouble=lambda now: Trouble(
+            retrying=20 * is_open(now / MINUTE), breaker_closed=not is_open(now / MINUTE)
+        )
+    )
+    return world
+
+
+@case
+def breaker_open() -> tuple[World, Expected]:
+    return _breaker(lambda m: 10 <= m < 40), {
+        **every(1, 19),
+        21: {BREAKER + POD},
+        41: {BREAKER + POD},
+        **every(43, 60),
+    }
+
+
+@case
+def breaker_open_for_a_while() -> tuple[World, Expected]:
+    return _breaker(lambda m: 10 <= m < 17), every(1, 40)
+
+
+@case
+def breaker_that_probes_close_for_a_moment() -> tuple[World, Expected]:
+    """Nine of ten records fail: now and then a probe is the tenth."""
+    return _breaker(lambda m: m >= 10 and m % 3 >= 1), {
+        **every(1, 19),
+        21: {BREAKER + POD},
+        22: {BREAKER + POD},
+        40: {BREAKER + POD},
+    }
+
+
+@case
+def breaker_open_again_and_again() -> tuple[World, Expected]:
+    """A minute of every five: most of the time, records are handled."""
+    return _breaker(lambda m: m % 5 < 1), every(1, 60)
 
 
 # -- no metrics ------------------------------------------------------------------------------

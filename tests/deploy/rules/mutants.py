@@ -143,6 +143,60 @@ MUTANTS: Final[list[tuple[str, str, str]]] = [
         "(namespace, container, job, topic, partition, pod)",
     ),
     ("lag_unknown", "            max_over_time((", "            0 * max_over_time(("),
+    # dead letters
+    ("dead_letters_refused", 'outcome="failed"}[5m]', 'outcome="ok"}[5m]'),
+    (
+        "dead_letters_refused_now_and_then",
+        (
+            "          unless\n"
+            "          max by (namespace, pod, container, topic) (\n"
+            "            increase(penstock_dead_letter_sends_total"
+            '{container="penstock",outcome="ok"}[5m])\n'
+            "          ) > 0\n"
+        ),
+        "",
+    ),
+    # One that never was taken has a series, too: at 0.
+    (
+        "dead_letters_refused",
+        'outcome="ok"}[5m])\n          ) > 0\n',
+        'outcome="ok"}[5m])\n          )\n',
+    ),
+    ("dead_letters_refused", "[5m]", "[30s]"),
+    ("dead_letters_refused_until_the_partition_moves", "[5m]", "[15m]"),
+    (
+        "dead_letters_refused_for_a_while",
+        'outcome="ok"}[5m])\n          ) > 0\n        for: 10m',
+        'outcome="ok"}[5m])\n          ) > 0\n        for: 5m',
+    ),
+    (
+        "dead_letters_of_another_topic_and_pod_are_taken",
+        "unless\n          max by (namespace, pod, container, topic)",
+        "unless on (namespace, pod)\n          max by (namespace, pod, container, topic)",
+    ),
+    (
+        "dead_letters_of_another_topic_and_pod_are_taken",
+        "unless\n          max by (namespace, pod, container, topic)",
+        "unless on (namespace, topic)\n          max by (namespace, pod, container, topic)",
+    ),
+    # circuit breakers
+    (
+        "breaker_open",
+        'penstock_breaker_open{container="penstock"}',
+        "penstock_breaker_opened_total",
+    ),
+    ("breaker_open_for_a_while", "[2m]", "[10m]"),
+    (
+        "breaker_that_probes_close_for_a_moment",
+        'max_over_time(penstock_breaker_open{container="penstock"}[2m])',
+        'penstock_breaker_open{container="penstock"}',
+    ),
+    ("breaker_open_again_and_again", "[2m]", "[6m]"),
+    (
+        "breaker_open_for_a_while",
+        "[2m])\n          ) > 0\n        for: 10m",
+        "[2m])\n          ) > 0\n        for: 5m",
+    ),
     # no metrics
     (
         "pod_that_nobody_scrapes",

@@ -66,6 +66,18 @@ class Run:
         return self.start <= now < self.end
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What fails in a run: dead letters so far, as (topic, failed, ok), and what is the matter now.
+
+    ``retrying`` is in records.
+    """
+
+    letters: tuple[tuple[str, int, int], ...] = ()
+    retrying: int = 0
+    breaker_closed: bool = True
+
+
 @dataclass
 class Pod:
     """A pod with one Penstock container, in a ``world``; or, without one, a static target."""
@@ -80,6 +92,7 @@ class Pod:
     container: str = "penstock"
     joins_after: float = _JOINED
     work: Callable[[float], tuple[int, Mapping[int, int]]] = lambda _: (0, {})
+    trouble: Callable[[float], Trouble] = lambda _: Trouble()
     runs: list[Run] = field(default_factory=list)
     journal: list[tuple[float, bytes]] = field(default_factory=list)
     phases: list[tuple[float, str]] = field(default_factory=list)
@@ -204,9 +217,11 @@ class Pod:
         assert run is not None
         written = tuple(line for when, line in self.journal if when <= now)
         state = self.state(now)
-        done, lag = self.work(now) if state is State.RUNNING else (0, {})
+        running = state is State.RUNNING
+        done, lag = self.work(now) if running else (0, {})
+        trouble = self.trouble(now) if running else Trouble()
         found_at = run.answers_at if run.end == _NEVER else None
-        return _answer(written, found_at, state, done, tuple(lag.items()))
+        return _answer(written, found_at, state, done, tuple(lag.items()), trouble)
 
     def described(self, now: float) -> Series:
         """What kube-state-metrics says of the pod and its container."""
@@ -345,6 +360,7 @@ def _answer(
     state: State,
     done: int,
     lag: tuple[tuple[int, int], ...],
+    trouble: Trouble,
 ) -> tuple[tuple[str, str, float], ...]:
     """``GET /metrics`` of a service with this journal and this to do.
 
@@ -358,6 +374,11 @@ def _answer(
         ledger.feed(line)
     tally = Tally(["orders"])
     tally.count("orders", "done", done)
+    for topic, failed, taken in trouble.letters:
+        for _ in range(failed):
+            tally.dead_letter(topic, "failed")
+        for _ in range(taken):
+            tally.dead_letter(topic, "ok")
     worker = WorkerFacts(
         index=0,
         tally=tally,
@@ -366,6 +387,9 @@ def _answer(
         in_flight=0,
         oldest_in_flight=None,
         poll_age=0.1,
+        group="billing",
+        retrying=trouble.retrying,
+        breaker_closed=trouble.breaker_closed,
     )
     facts = Facts(
         state=state,
@@ -444,9 +468,9 @@ def promtool(tool: Path, rules: Path, test: dict[str, object], scratch: Path) ->
 def firing(world: World, rules: Path, expected: Mapping[float, set[str]]) -> dict[str, object]:
     """A unit test that these alerts fire at these minutes, and no other alert at all.
 
-    An alert is written ``Name label=value``, with the label that tells what it is about.
+    An alert is written ``Name label=value``, with the labels that tell what it is about.
     """
-    query = 'max by (alertname, pod, job_name, topic) (ALERTS{alertstate="firing"})'
+    query = 'max by (alertname, pod, job_name, topic, group) (ALERTS{alertstate="firing"})'
     return {
         "interval": f"{STEP}s",
         "input_series": world.lines(max(expected) * MINUTE, names_in(rules)),
