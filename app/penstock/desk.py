@@ -64,6 +64,8 @@ class Desk:
         )
         self._lanes: dict[Partition, Lane] = {}
         self._ready: deque[Strand] = deque()
+        #: Strands with a dead letter to send: no breaker holds those up.
+        self._letters: deque[Strand] = deque()
         self._later: list[tuple[float, int, int, Strand]] = []
         self._tickets = count()
         self._circuit = Circuit(plan.policy.breaker) if plan.policy.breaker else None
@@ -96,7 +98,7 @@ class Desk:
         return self._spread(lane, now)
 
     def _spread(self, lane: Lane, now: float) -> int:
-        before = len(self._ready)
+        before = self.ready
         for strand, fresh in lane.spread():
             if fresh:
                 strand.since = now
@@ -109,7 +111,7 @@ class Desk:
                 self._flow.hold(lane.partition)
             elif not _waits(lane):
                 self._flow.release(lane.partition)
-        return len(self._ready) - before
+        return self.ready - before
 
     def _enqueue(self, strand: Strand, now: float) -> None:
         """Make a strand ready if it has work; or have it wait until its batch is full."""
@@ -131,8 +133,11 @@ class Desk:
                     self._put_off(strand, due)
                 return
         strand.ticket = next(self._tickets)
+        self._line_up(strand)
+
+    def _line_up(self, strand: Strand) -> None:
         strand.stand = Stand.READY
-        self._ready.append(strand)
+        (self._ready if strand.letter is None else self._letters).append(strand)
 
     def _put_off(self, strand: Strand, due: float) -> None:
         strand.stand = Stand.LATER
@@ -167,24 +172,28 @@ class Desk:
     def take(self, now: float) -> Job | None:
         """The next thing to do, ``None`` if there is nothing now."""
         self._wake_due(now)
-        ready = self._ready
-        while ready:
-            strand = ready.popleft()
-            lane = strand.lane
-            if lane.gone or strand.stand is not Stand.READY:
+        if (strand := self._next(self._letters)) is not None:
+            return self._begin(Job(strand, [], letter=strand.letter), Stand.SENDING)
+        if (strand := self._next(self._ready)) is None:
+            return None
+        probe = False
+        if self._circuit is not None:
+            if not self._circuit.may_start(now):
+                self._ready.appendleft(strand)
+                return None
+            probe = self._circuit.state is BreakerState.PROBING
+        return self._begin(Job(strand, self._turn(strand, probe), probe=probe), Stand.BUSY)
+
+    @staticmethod
+    def _next(queue: deque[Strand]) -> Strand | None:
+        """The first that is still ready; those that are not any more are forgotten."""
+        while queue:
+            strand = queue.popleft()
+            if strand.lane.gone or strand.stand is not Stand.READY:
                 continue
-            if lane.stop or not (strand.waiting or strand.letter):
-                strand.stand = Stand.IDLE
-                continue
-            if strand.letter is not None:
-                return self._begin(Job(strand, [], letter=strand.letter), Stand.SENDING)
-            probe = False
-            if self._circuit is not None:
-                if not self._circuit.may_start(now):
-                    ready.appendleft(strand)
-                    return None
-                probe = self._circuit.state is BreakerState.PROBING
-            return self._begin(Job(strand, self._turn(strand, probe), probe=probe), Stand.BUSY)
+            if not strand.lane.stop and (strand.waiting or strand.letter):
+                return strand
+            strand.stand = Stand.IDLE
         return None
 
     def _begin(self, job: Job, stand: Stand) -> Job:
@@ -220,8 +229,7 @@ class Desk:
                 self._flow.release(lane.partition)
             if lane.stop or not (strand.waiting or strand.letter):
                 continue
-            strand.stand = Stand.READY
-            self._ready.append(strand)
+            self._line_up(strand)
 
     def due(self) -> float | None:
         """When :meth:`take` may have something that it has not now, ``None`` if never."""
@@ -235,7 +243,7 @@ class Desk:
     @property
     def ready(self) -> int:
         """How many strands wait for a runner."""
-        return len(self._ready)
+        return len(self._ready) + len(self._letters)
 
     def rotate(self, by: int) -> None:
         """Let another of those that are ready go first: any may."""
@@ -445,6 +453,7 @@ class Desk:
             self._drop_lane(lane)
         self._later.clear()
         self._ready.clear()
+        self._letters.clear()
 
     def _drop_lane(self, lane: Lane) -> None:
         self._drop_count(lane, len(lane.backlog))

@@ -600,7 +600,8 @@ class DeskMachine(RuleBasedStateMachine):
                 if strand.letter is not None:
                     waiting.add(strand.letter.record.offset)
                 if strand.stand is Stand.READY:
-                    assert strand in self.desk._ready
+                    queue = self.desk._ready if strand.letter is None else self.desk._letters
+                    assert strand in queue
                 elif strand.stand is Stand.LATER:
                     assert tickets[strand.ticket] is strand
                     if self.order == "partition" and (strand.attempts or strand.letter):
@@ -753,3 +754,28 @@ def test_a_partition_that_waits_for_its_retry_is_held_though_records_come_late()
     assert again is not None
     assert [r.offset for r in again.records] == [0, 2, 3, 4, 5, 6, 7, 8]
     assert desk.flow() == ([], [zero])
+
+
+def test_an_open_breaker_does_not_hold_up_dead_letters() -> None:
+    """A letter that was refused is sent again in its own time, not in that of the probes."""
+    plan = make_plan(
+        lambda _: None,
+        retry=Retry(first=10.0, limit=10.0),
+        then=dead_letter("dead"),
+        breaker=Breaker(window=2, pause=1000.0, limit=1000.0),
+    )
+    desk = Desk(plan, lambda: 0.0)
+    desk.assigned(dict.fromkeys(PARTITIONS))
+    for partition in PARTITIONS:
+        record = Record("orders", partition.number, 0, 0, None, b"", ())
+        desk.feed(partition, [record], 0.0)
+    jobs = [job for _ in PARTITIONS if (job := desk.take(0.0)) is not None]
+    outcome = desk.finish(jobs[0], Poison("no such customer"), 0.0)
+    assert outcome is not None
+    assert outcome.letter is not None
+    assert desk.sent(outcome.letter, NotSent("no such topic"), 0.0) == 0.5
+    for job in jobs[1:]:
+        desk.finish(job, RuntimeError("the database is down"), 0.0)
+    assert desk.breaker is BreakerState.OPEN
+    assert desk.take(11.0) is not None, "the letter is due, whatever waits before it"
+    assert desk.take(11.0) is None, "nothing else is, while the breaker is open"
