@@ -1,4 +1,4 @@
-"""Where a worker's time goes: the lines that hold the GIL, sampled a thousand times a second.
+"""Where a worker's time goes: the lines that hold the GIL, sampled a hundred times a second.
 
 By py-spy, from another process. A thread of the worker itself could only look when it is given
 the GIL, which is when another thread lets go of it: it would blame the system calls, and never
@@ -42,7 +42,9 @@ _PARTS = {
     "penstock/board": "penstock: board",
     "penstock/": "penstock: desk, lanes, offsets",
 }
-_RATE = 1000
+#: A second. Each sample stops the worker for up to a millisecond: a thousand made it twenty times
+#: slower, and showed what a worker does that mostly waits.
+_RATE = 100
 _PLACE = CACHE / "profiler"
 _FRAME = re.compile(r"(?P<name>.+) \((?P<file>.+):(?P<line>\d+)\)$")
 
