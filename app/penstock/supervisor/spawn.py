@@ -20,11 +20,6 @@ from penstock.channel import Channel
 #: touched cost nothing.
 SLOTS: Final = 1024
 
-#: glibc takes the size of the first large block that is freed for usual, and puts such blocks
-#: on the heap from then on, where they fragment it: a worker on records of 10 MB held half as
-#: much again. With a fixed threshold what is freed is given back. Unknown to other libcs.
-_MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "2097152"}
-
 
 class Spawned:
     """A process that was started, and what it shares with us."""
@@ -41,7 +36,6 @@ class Spawned:
                 [sys.executable, "-m", "penstock.worker", str(index), *map(str, fds), target],
                 stdin=subprocess.DEVNULL,
                 pass_fds=fds,
-                env={**_MALLOC, **os.environ},
             )
 
 
