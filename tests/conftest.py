@@ -47,9 +47,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _LAST = frozenset({"test_chart", "test_compose", "test_kubernetes_docs", "test_manifests"})
 
 
+#: The first of the image's tests builds it, which takes minutes: the others would wait in line.
+_BUILDS_THE_IMAGE = "test_its_configuration_is_the_contract"
+
+
 def _how_late(item: pytest.Item) -> int:
     path = Path(item.path)
-    return ("deploy" in path.parts) + (path.stem in _LAST)
+    waits = path.stem == "test_image" and item.name != _BUILDS_THE_IMAGE
+    return ("deploy" in path.parts) + 2 * (path.stem in _LAST) + 3 * waits
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

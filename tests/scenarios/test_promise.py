@@ -22,7 +22,7 @@ from tests.scenarios.support import Make, rows, until_all_handled, until_handled
 
 PARTITIONS = 12
 SERVICES = 3
-ROUNDS = 5
+ROUNDS = 3
 
 #: Seconds; a minute when the machine is quiet.
 pytestmark = pytest.mark.timeout(600)
