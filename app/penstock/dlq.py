@@ -493,7 +493,7 @@ def _settle(box: LetterBox, chosen: Chosen, send: Send | None, done: str) -> int
         _sum_up(progress, done, stay_open=True)
         say("interrupted within a batch: up to 100 of those may have been sent", err=True)
         raise
-    except BaseException:
+    except BaseException:  # told what is done, whatever ended it; it goes on as it was
         _sum_up(progress, done, stay_open=True)
         raise
     _sum_up(progress, done, stay_open=halted())
