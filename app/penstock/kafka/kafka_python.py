@@ -23,7 +23,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 import structlog
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as k
 from kafka.admin import MemberToRemove
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
@@ -34,7 +34,7 @@ from penstock.errors import CommitRefused, KafkaFailure
 from penstock.kafka.config import client_options, consumer_options
 from penstock.kafka.failures import principal_of, translate
 from penstock.kafka.guards import Guards
-from penstock.kafka.net import NetClient
+from penstock.kafka.net import NetClient, NotOpened, open_consumer
 from penstock.kafka.port import Commit, Membership, Rebalance
 from penstock.kafka.restore import Restore
 from penstock.kafka.topics import Topics
@@ -143,25 +143,13 @@ class KafkaPythonEngine:
             self._consumer._net.run(wait_for, update, timeout * 1000)  # noqa: SLF001
 
     def _open(self, options: dict[str, Any]) -> tuple[Any, NetClient]:
-        """Make the consumer; one that cannot be made leaves no thread and no socket behind."""
-        clients: list[NetClient] = []
-
-        def client(**more: Any) -> NetClient:
-            clients.append(NetClient(**more))
-            return clients[-1]
-
         try:
-            return KafkaConsumer(**options, kafka_client=client), clients[-1]
-        except (k.KafkaError, OSError, ValueError, TypeError, AssertionError) as error:
-            refused = next((c.refused for c in clients if c.refused is not None), None)
-            why = next((c.last_error for c in clients if c.last_error is not None), error)
-            for each in clients:
-                each.close()
-            if refused is None and isinstance(error, k.KafkaTimeoutError):
-                raise TimeoutError(
-                    f"{error} ({why})" if why is not error else str(error)
-                ) from error
-            raise self._failure(refused or error) from error
+            return open_consumer(options)
+        except NotOpened as failed:
+            if failed.nobody_answered:
+                why = f" ({failed.why})" if failed.why is not None else ""
+                raise TimeoutError(f"{failed}{why}") from failed.error
+            raise self._failure(failed.error) from failed.error
 
     # -- polling -----------------------------------------------------------------------
 

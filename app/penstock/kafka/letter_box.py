@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as k
 from kafka.structs import OffsetAndMetadata
 
@@ -22,7 +22,7 @@ from penstock.errors import AuthorizationFailed, KafkaFailure, NotSent, Penstock
 from penstock.kafka.config import consumer_options
 from penstock.kafka.failures import principal_of, translate
 from penstock.kafka.lookup import look_up
-from penstock.kafka.net import NetClient
+from penstock.kafka.net import NotOpened, open_consumer
 from penstock.letter_filter import Stored
 from penstock.letters import origin
 from penstock.offsets import Position, Tracker
@@ -74,25 +74,15 @@ class LetterBox:
             raise
 
     def _open(self, options: dict[str, Any]) -> Any:
-        clients: list[NetClient] = []
-
-        def client(**more: Any) -> NetClient:
-            clients.append(NetClient(**more))
-            return clients[-1]
-
         try:
-            return KafkaConsumer(**options, kafka_client=client)
-        except (k.KafkaError, OSError, ValueError, TypeError, AssertionError) as error:
-            refused = next((c.refused for c in clients if c.refused is not None), None)
-            why = next((c.last_error for c in clients if c.last_error is not None), error)
-            for each in clients:
-                each.close()
-            if refused is None and isinstance(error, k.KafkaTimeoutError):
+            return open_consumer(options)[0]
+        except NotOpened as failed:
+            if failed.nobody_answered:
                 raise KafkaFailure(
-                    f"no broker answered within {_ANSWER:g} s ({why}): is "
+                    f"no broker answered within {_ANSWER:g} s ({failed.why or failed.error}): is "
                     "PENSTOCK_BOOTSTRAP_SERVERS right?"
-                ) from error
-            raise self._failure(refused or error) from error
+                ) from failed.error
+            raise self._failure(failed.error) from failed.error
 
     @property
     def partitions(self) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from kafka import KafkaConsumer
 from kafka import errors as k
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
@@ -69,3 +70,35 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc] # kafka-python has
         if isinstance(error, _REFUSED):
             # The next use of the connection raises it: the constructor ends at once.
             self._auth_failures[node] = error
+
+
+class NotOpened(Exception):
+    """A consumer could not be made. ``why`` is the last thing that a connection met, if any."""
+
+    def __init__(self, error: Exception, refused: Exception | None, why: Exception | None) -> None:
+        super().__init__(str(error))
+        self.error = refused or error
+        self.why = why
+        self.nobody_answered = refused is None and isinstance(error, k.KafkaTimeoutError)
+
+
+def open_consumer(options: dict[str, Any]) -> tuple[Any, NetClient]:
+    """Make a consumer; one that cannot be made leaves no thread and no socket behind.
+
+    Raises:
+        NotOpened: nobody answered, or somebody refused.
+    """
+    clients: list[NetClient] = []
+
+    def client(**more: Any) -> NetClient:
+        clients.append(NetClient(**more))
+        return clients[-1]
+
+    try:
+        return KafkaConsumer(**options, kafka_client=client), clients[-1]
+    except (k.KafkaError, OSError, ValueError, TypeError, AssertionError) as error:
+        refused = next((c.refused for c in clients if c.refused is not None), None)
+        why = next((c.last_error for c in clients if c.last_error is not None), None)
+        for each in clients:
+            each.close()
+        raise NotOpened(error, refused, why) from error
