@@ -6,15 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from penstock import arguments
 from penstock.batching import Batch
 from penstock.breaker import Breaker
 from penstock.errors import ConfigError
-from penstock.policy import Last, Retry, stop
+from penstock.policy import Last, Retry, dead_letter, skip, stop
 from penstock.signature import Handler, Kind, kind_of, name_of
 
 H = TypeVar("H", bound=Handler)
+
+_SUBSCRIBE: Final = "subscribe"
+_A_GROUP: Final = "the name of a consumer group"
 
 
 class Order(StrEnum):
@@ -81,7 +85,7 @@ class App:
         """Register a handler for ``topics``, or for all topics whose names match ``pattern``.
 
         ``group``: the consumer group, unless ``PENSTOCK_GROUP_ID`` is set.
-        ``concurrency``: handlers at work at the same time in each worker.
+        ``concurrency``: handlers at work at the same time in each worker, at most 1024.
         ``order_by``: what is handled one after another: the records of a ``partition``, those
         of a ``key`` within a partition, or ``none``.
         ``retry``, ``then``: what becomes of a record whose handler raised. Without them it is
@@ -94,15 +98,19 @@ class App:
         Raises:
             ConfigError: a handler or a combination that could never work.
         """
-        if concurrency < 1:
-            raise ConfigError(f"concurrency must be at least 1, got {concurrency}")
-        if timeout is not None and timeout <= 0:
-            raise ConfigError(f"timeout={timeout}: seconds, above 0")
-        try:
-            order = Order(order_by)
-        except ValueError:
-            names = ", ".join(f'"{o}"' for o in Order)
-            raise ConfigError(f"order_by={order_by!r} is none of {names}") from None
+        group = None if group is None else arguments.text(_SUBSCRIBE, "group", group, _A_GROUP)
+        arguments.whole(_SUBSCRIBE, "concurrency", concurrency, most=arguments.MOST_CONCURRENT)
+        if timeout is not None:
+            arguments.seconds(_SUBSCRIBE, "timeout", timeout)
+        if retry is not None:
+            arguments.instance(_SUBSCRIBE, "retry", retry, Retry, "retry=Retry(attempts=5)")
+        if then is not None:
+            arguments.instance(_SUBSCRIBE, "then", then, Last, _then_example(then))
+        if breaker is not None:
+            arguments.instance(_SUBSCRIBE, "breaker", breaker, Breaker, "breaker=Breaker()")
+        if batch is not None:
+            arguments.instance(_SUBSCRIBE, "batch", batch, Batch, "batch=Batch(count=500)")
+        order = _order(order_by)
         _check_topics(topics, pattern)
 
         def register(handler: H) -> H:
@@ -135,17 +143,39 @@ class App:
         return register
 
 
+def _order(order_by: object) -> Order:
+    if not isinstance(order_by, str) or order_by not in tuple(Order):
+        names = ", ".join(f'"{o}"' for o in Order)
+        arguments.refuse(_SUBSCRIBE, "order_by", order_by, f"one of {names}")
+    return Order(order_by)
+
+
+def _then_example(then: object) -> str:
+    """How what was probably meant is written: ``then=skip`` forgot to call it."""
+    if isinstance(then, str):
+        topic = then if arguments.topic_problem(then) is None else "orders.dead"
+        return f'then=dead_letter("{topic}"), then=skip() or then=stop()'
+    if then is skip or then is stop:
+        return f"then={then.__name__}()"
+    if then is dead_letter:
+        return 'then=dead_letter("orders.dead")'
+    return 'then=dead_letter("…"), then=skip() or then=stop()'
+
+
 def _check_topics(topics: tuple[str, ...], pattern: str | None) -> None:
     given: tuple[object, ...] = topics  # what people write is not always what is annotated
-    wrong = [t for t in given if not isinstance(t, str)]
-    if wrong:
-        hint = ": write @app.subscribe(…)" if callable(wrong[0]) else ""
-        raise ConfigError(f"subscribe takes topic names, not {wrong[0]!r}{hint}")
+    for topic in given:
+        if not isinstance(topic, str):
+            hint = ": write @app.subscribe(…)" if callable(topic) else ""
+            raise ConfigError(f"subscribe takes topic names, not {arguments.shown(topic)}{hint}")
+        if (problem := arguments.topic_problem(topic)) is not None:
+            raise ConfigError(f"subscribe(…): {problem}")
     if pattern is None:
         return
     if topics:
         raise ConfigError("subscribe takes either topics or pattern=, not both")
+    arguments.text(_SUBSCRIBE, "pattern", pattern, "the text of a regular expression")
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"pattern={pattern!r} is not a regular expression: {error}") from error

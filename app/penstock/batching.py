@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from penstock.errors import ConfigError
+from penstock import arguments
 from penstock.record import Record
 
 
@@ -27,10 +26,9 @@ class Batch:
     wait: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.bytes < 1:
-            raise ConfigError(f"{self}: count and bytes are at least 1")
-        if not 0 <= self.wait < math.inf:
-            raise ConfigError(f"{self}: wait is in seconds, 0 or more")
+        arguments.whole("Batch", "count", self.count)
+        arguments.whole("Batch", "bytes", self.bytes)
+        arguments.seconds("Batch", "wait", self.wait, zero=True)
 
     def take(self, waiting: Iterable[Record]) -> tuple[int, bool]:
         """``(records of the next batch, whether it is full)`` from those that wait."""

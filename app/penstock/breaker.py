@@ -15,6 +15,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from penstock import arguments
+from penstock.errors import ConfigError
+
+#: Outcomes are kept for as long as the window is.
+_LARGEST_WINDOW: Final = 1_000_000
 
 
 class BreakerState(StrEnum):
@@ -33,7 +40,8 @@ class Breaker:
     attempts never open it. ``pause`` seconds, doubled by each failed probe up to ``limit``.
 
     Raises:
-        ValueError: a share outside (0, 1], a window below 1, a pause that is not positive.
+        ConfigError: a share outside (0, 1], a window below 1, a pause that is not positive, or
+            longer than the limit.
     """
 
     share: float = 0.5
@@ -42,12 +50,15 @@ class Breaker:
     limit: float = 300.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}")
-        if not 0 < self.pause <= self.limit:
-            raise ValueError(f"need 0 < pause <= limit, got {self.pause} and {self.limit}")
+        arguments.share("Breaker", "share", self.share)
+        arguments.whole("Breaker", "window", self.window, most=_LARGEST_WINDOW)
+        arguments.seconds("Breaker", "pause", self.pause)
+        arguments.seconds("Breaker", "limit", self.limit)
+        if self.pause > self.limit:
+            raise ConfigError(
+                f"Breaker(pause={self.pause:g}, limit={self.limit:g}): the pause is longer than "
+                "its limit (300 unless given)"
+            )
 
 
 class Circuit:

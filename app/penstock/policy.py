@@ -8,14 +8,17 @@ raised ──▶ worth another try? ──yes──▶ again, after the back-off
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
+from penstock import arguments
 from penstock.breaker import Breaker
 from penstock.errors import ConfigError, Poison
 from penstock.retry import Backoff
+
+_EXCEPTIONS: Final = "exception classes, not those that end a process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +42,22 @@ class Retry:
     def __post_init__(self) -> None:
         if isinstance(self.on, type):  # one class, without the tuple
             object.__setattr__(self, "on", (self.on,))
-        if self.attempts is not None and self.attempts < 1:
-            raise ConfigError(
-                f"Retry(attempts={self.attempts}): at least 1, the first try; None is for ever"
-            )
-        for name in ("first", "limit"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"Retry({name}={value}): seconds, above 0")
+        if self.attempts is not None:
+            hint = ", the first try; None is for ever"
+            arguments.whole("Retry", "attempts", self.attempts, hint=hint)
+        if self.first is not None:
+            arguments.seconds("Retry", "first", self.first)
+        if self.limit is not None:
+            arguments.seconds("Retry", "limit", self.limit)
         if self.first is not None and self.limit is not None and self.first > self.limit:
             raise ConfigError(f"Retry(first={self.first}, limit={self.limit}): first is longer")
-        given: tuple[object, ...] = self.on
-        wrong = [e for e in given if not (isinstance(e, type) and issubclass(e, Exception))]
-        if wrong:
-            raise ConfigError(f"Retry(on={wrong[0]!r}): exception classes")
+        given: object = self.on
+        if isinstance(given, str) or not isinstance(given, Collection):
+            arguments.refuse("Retry", "on", given, _EXCEPTIONS)
+        object.__setattr__(self, "on", tuple(given))
+        for each in given:
+            if not (isinstance(each, type) and issubclass(each, Exception)):
+                arguments.refuse("Retry", "on", each, _EXCEPTIONS)
 
     def backoff(self, *, first: float, limit: float) -> Backoff:
         """The schedule, with the settings' delays where the code names none."""
@@ -79,8 +84,11 @@ class Last:
 
 def dead_letter(topic: str) -> Last:
     """Put the record into ``topic``, confirmed by the broker, before its offset is committed."""
-    if not topic:
-        raise ConfigError('dead_letter(""): name the topic, for example "orders.dead"')
+    given: object = topic
+    if not isinstance(given, str) or not given:
+        arguments.refuse("dead_letter", "topic", given, 'name the topic, for example "orders.dead"')
+    if (problem := arguments.topic_problem(topic)) is not None:
+        raise ConfigError(f"dead_letter(…): {problem}")
     return Last(Then.DEAD_LETTER, topic)
 
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from penstock.arguments import MOST_CONCURRENT
 from penstock.errors import ConfigError
 from penstock.paths import default_runtime_dir
 
@@ -116,7 +117,10 @@ class Settings(BaseSettings):
     # -- Work --------------------------------------------------------------------------
     workers: int = Field(1, ge=1, le=256, description="worker processes of each subscription")
     concurrency: int | None = Field(
-        None, ge=1, le=1024, description="handlers at work in a worker; overrides the code's"
+        None,
+        ge=1,
+        le=MOST_CONCURRENT,
+        description="handlers at work in a worker; overrides the code's",
     )
     max_poll_records: int = Field(500, ge=1, le=100_000, description="records a fetch hands over")
     buffer_records: int = Field(

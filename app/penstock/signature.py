@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from penstock import arguments
 from penstock.errors import ConfigError
 from penstock.record import Record
 
@@ -45,6 +46,10 @@ def kind_of(handler: Handler) -> Kind:
     Raises:
         ConfigError: it could never be called with what Penstock hands over.
     """
+    if not callable(handler):
+        raise ConfigError(
+            f"@app.subscribe(…) is for a function, not for {arguments.shown(handler)}"
+        )
     name = name_of(handler)
     call = handler.func if isinstance(handler, functools.partial) else handler
     if not inspect.isroutine(call):
@@ -76,9 +81,15 @@ def name_of(handler: Handler) -> str:
 
 
 def _parameters(handler: Handler, name: str) -> tuple[inspect.Parameter, inspect.Parameter | None]:
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):  # some that are written in C
+        raise ConfigError(
+            f"handler {name} does not tell what it takes: wrap it in a function"
+        ) from None
     required = [
         p
-        for p in inspect.signature(handler).parameters.values()
+        for p in parameters
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if not 1 <= len(required) <= 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004

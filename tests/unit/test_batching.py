@@ -75,11 +75,11 @@ def test_what_a_record_holds() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"count": 0}, "count and bytes are at least 1"),
-        ({"bytes": 0}, "count and bytes are at least 1"),
-        ({"wait": -0.1}, "wait is in seconds, 0 or more"),
-        ({"wait": math.nan}, "wait is in seconds, 0 or more"),
-        ({"wait": math.inf}, "wait is in seconds, 0 or more"),
+        ({"count": 0}, r"Batch\(count=0\): a whole number"),
+        ({"bytes": 0}, r"Batch\(bytes=0\): a whole number"),
+        ({"wait": -0.1}, "seconds, 0 or more"),
+        ({"wait": math.nan}, "seconds, 0 or more"),
+        ({"wait": math.inf}, "seconds, 0 or more"),
     ],
 )
 def test_bounds_that_no_batch_can_keep(values: dict[str, float], sentence: str) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.breaker import Breaker, BreakerState, Circuit
+from penstock.errors import ConfigError
 
 CLOSED, OPEN, PROBING = BreakerState
 
@@ -123,5 +124,5 @@ def test_it_opens_exactly_when_the_window_says_so(
     "values", [{"share": 0}, {"share": 1.1}, {"window": 0}, {"pause": 0}, {"pause": 9, "limit": 8}]
 )
 def test_what_makes_no_sense_is_refused(values: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(values)).split("=")[0]):
+    with pytest.raises(ConfigError, match=next(iter(values)).split("=")[0]):
         Breaker(**values)  # type: ignore[arg-type]

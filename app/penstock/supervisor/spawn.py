@@ -13,12 +13,13 @@ import tempfile
 import time
 from typing import Final
 
+from penstock.arguments import MOST_CONCURRENT
 from penstock.board import Board
 from penstock.channel import Channel
 
 #: The board is made before the worker has told its concurrency. Pages that are never
 #: touched cost nothing.
-SLOTS: Final = 1024
+SLOTS: Final = MOST_CONCURRENT
 
 
 class Spawned:
