@@ -108,6 +108,22 @@ class Drain(_Answer):
     left_seconds: float
 
 
+class Reload(_Answer):
+    """The reload that was asked for last (HUP, ``POST /reload``).
+
+    Whoever asked waits until ``id`` is at least the one that came with the answer to the
+    request, and ``state`` is ``done`` or ``given up``. A reload asked for while another one
+    runs comes after it, with the next ``id``.
+    """
+
+    state: Literal["none", "wanted", "running", "done", "given up"] = "none"
+    id: int = Field(default=0, description="how many were asked for in this run; 0: none")
+    reason: str = Field(default="", description="why it was given up")
+    requested_by: str = ""
+    asked_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+
+
 class Build(_Answer):
     """What is running."""
 
@@ -126,6 +142,7 @@ class Status(_Answer):
     intent: Intent | None = None
     failure: FailureInfo | None = None
     drain: Drain | None = None
+    reload: Reload = Reload()
     uptime_seconds: float
     build: Build
     group: str = Field(description="the consumer group; several, with commas between them")
