@@ -5,8 +5,16 @@ can answer "what are you working on?". So each handler thread notes the record *
 calls the handler, in memory that the supervisor can read at any time. Probes, metrics and
 the answer to "what blocked the drain?" come from here, and cost one ``pack_into`` a record.
 
+A board begins in anonymous memory. When a worker starts to consume it moves to a file in the
+state directory, where there is one (:mod:`penstock.board_file`): so it outlives the whole
+container, and the next run reads what was held. Nothing is ever synced: the pages are the
+kernel's, and survive every death but the machine's.
+
+The worker writes through a mapping; whoever looks reads with ``pread``: a file that is cut,
+or a disk that fails, then is an error and not a SIGBUS, which PID 1 must not die of.
+
 Times are ``time.monotonic()`` seconds. On Linux that clock is one for all processes of a
-machine; the board is only ever read by the process that made it and by its children.
+machine; a board that was left by another boot is read for differences only.
 """
 
 from __future__ import annotations
@@ -16,16 +24,23 @@ import os
 import struct
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-#: poll loop's last pass, record done last (wall clock), records taken first (wall clock)
-_HEADER: Final = struct.Struct("<ddd")
-_HEADER_SIZE: Final = 64
+from penstock.record import Record
+
+#: poll loop's last pass, record done last (wall clock), records taken first (wall clock),
+#: handling a record alone, draining
+_HEADER: Final = struct.Struct("<dddBB")
+_ALONE_AT: Final = 24
+_DRAINING_AT: Final = 25
+#: From 32 on it is a file's, see :mod:`penstock.board_file`.
+_HEADER_SIZE: Final = 512
 
 #: ``p`` is a Pascal string: one length byte, cut at the field's size, never overflowing.
-#: started (0 = idle), offset, partition, count, key
-_RECORD: Final = struct.Struct("<dqii96p")
+#: started (0 = idle), first offset, last offset, partition, count, key
+_RECORD: Final = struct.Struct("<dqqii96p")
 _TOPIC: Final = struct.Struct("<256p")
 _SLOT_SIZE: Final = 512
 _TOPIC_AT: Final = _RECORD.size
@@ -35,7 +50,7 @@ _NO_KEY: Final = b"\0none"
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """A record (or a batch: ``count`` > 1, ``offset`` the first) that a handler holds."""
+    """A record (or a batch: ``count`` > 1, from ``offset`` to ``last``) that a handler holds."""
 
     slot: int
     topic: str
@@ -44,6 +59,8 @@ class Working:
     count: int
     key: bytes | None
     since: float
+    #: The last record's offset; that of the only one, where it is one.
+    last: int
 
     def __str__(self) -> str:
         many = f" and {self.count - 1} more" if self.count > 1 else ""
@@ -56,26 +73,49 @@ class Board:
     def __init__(self, fd: int, slots: int) -> None:
         self.fd = fd
         self.slots = slots
-        self._map = mmap.mmap(fd, _HEADER_SIZE + slots * _SLOT_SIZE)
+        self._mapped: mmap.mmap | None = None
+        self._made: list[Slot] = []
 
     @classmethod
     def create(cls, slots: int) -> Board:
         """A new board with ``slots`` slots, in anonymous memory (no file is left behind)."""
-        size = _HEADER_SIZE + slots * _SLOT_SIZE
         try:
             fd = os.memfd_create("penstock-board")
         except (AttributeError, OSError):  # not Linux, or forbidden by a seccomp profile
             with tempfile.TemporaryFile() as file:
                 fd = os.dup(file.fileno())
-        os.ftruncate(fd, size)
+        os.ftruncate(fd, size_of(slots))
         return cls(fd, slots)
 
     def close(self) -> None:
         """Unmap and close."""
-        self._map.close()
+        if self._mapped is not None:
+            self._mapped.close()
         os.close(self.fd)
 
     # -- the worker's side -------------------------------------------------------------
+
+    @property
+    def _map(self) -> mmap.mmap:
+        if self._mapped is None:
+            self._mapped = mmap.mmap(self.fd, size_of(self.slots))
+        return self._mapped
+
+    def move(self, fd: int) -> None:
+        """Go on in another file, as large. Before the first record: nobody may be writing."""
+        before, self.fd, self._mapped = self._mapped, fd, mmap.mmap(fd, size_of(self.slots))
+        for slot in self._made:
+            slot._map = self._mapped  # noqa: SLF001 (same module)
+        if before is not None:
+            before.close()
+
+    def alone(self, is_alone: bool) -> None:
+        """A record is handled with nothing beside it, to see whether it kills."""
+        self._map[_ALONE_AT] = is_alone
+
+    def draining(self) -> None:
+        """The worker was told to leave: whoever kills it now may have lost patience only."""
+        self._map[_DRAINING_AT] = True
 
     def beat(self) -> None:
         """The poll loop made another pass."""
@@ -91,7 +131,9 @@ class Board:
 
     def slot(self, index: int) -> Slot:
         """The writing end of one slot."""
-        return Slot(self._map, _HEADER_SIZE + index * _SLOT_SIZE)
+        slot = Slot(self._map, _HEADER_SIZE + index * _SLOT_SIZE)
+        self._made.append(slot)
+        return slot
 
     # -- the supervisor's side ---------------------------------------------------------
 
@@ -112,9 +154,27 @@ class Board:
         found = [w for index in range(self.slots) if (w := self._read(index)) is not None]
         return sorted(found, key=lambda w: w.since)
 
-    def _header(self) -> tuple[float, float, float]:
-        poll, done, taken = _HEADER.unpack_from(self._map, 0)
-        return poll, done, taken
+    @property
+    def is_alone(self) -> bool:
+        """Whether what is held is handled with nothing beside it, see :meth:`alone`."""
+        return bool(self._header()[3])
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the worker was leaving."""
+        return bool(self._header()[4])
+
+    def _header(self) -> tuple[float, float, float, int, int]:
+        poll, done, taken, alone, draining = _HEADER.unpack(self._bytes(0, _HEADER.size))
+        return poll, done, taken, alone, draining
+
+    def _bytes(self, at: int, size: int) -> bytes:
+        """What is there; zeros, which say nothing, where it cannot be read."""
+        try:
+            found = os.pread(self.fd, size, at)
+        except OSError:
+            found = b""
+        return found.ljust(size, b"\0")
 
     def _read(self, index: int) -> Working | None:
         at = _HEADER_SIZE + index * _SLOT_SIZE
@@ -122,16 +182,15 @@ class Board:
         # was not being written; one that keeps changing is making progress, and what it
         # held a microsecond ago is as good an answer as any.
         for _ in range(8):
-            before = self._map[at : at + _SLOT_SIZE]
-            if before == self._map[at : at + _SLOT_SIZE]:
+            before = self._bytes(at, _SLOT_SIZE)
+            if before == self._bytes(at, _SLOT_SIZE):
                 break
-        since, offset, partition, count, key = _RECORD.unpack_from(before)
+        since, offset, last, partition, count, key = _RECORD.unpack_from(before)
         if not since:
             return None
         topic = _TOPIC.unpack_from(before, _TOPIC_AT)[0].decode(errors="replace")
-        return Working(
-            index, topic, partition, offset, count, None if key == _NO_KEY else key, since
-        )
+        kept = None if key == _NO_KEY else key
+        return Working(index, topic, partition, offset, count, kept, since, last)
 
 
 class Slot:
@@ -150,14 +209,38 @@ class Slot:
             self._topic = topic
             _TOPIC.pack_into(self._map, self._at + _TOPIC_AT, topic.encode())
 
-    def hold(
-        self, since: float, offset: int, partition: int, count: int, key: bytes | None
-    ) -> None:
+    def hold(self, since: float, offset: int, partition: int, key: bytes | None) -> None:
         """The thread is about to call the handler with this record."""
         _RECORD.pack_into(
-            self._map, self._at, since, offset, partition, count, _NO_KEY if key is None else key
+            self._map,
+            self._at,
+            since,
+            offset,
+            offset,
+            partition,
+            1,
+            _NO_KEY if key is None else key,
+        )
+
+    def hold_batch(self, since: float, records: Sequence[Record]) -> None:
+        """The thread is about to call the handler with these records."""
+        first = records[0]
+        _RECORD.pack_into(
+            self._map,
+            self._at,
+            since,
+            first.offset,
+            records[-1].offset,
+            first.partition,
+            len(records),
+            _NO_KEY if first.key is None else first.key,
         )
 
     def clear(self) -> None:
         """The thread holds nothing."""
         struct.pack_into("<d", self._map, self._at, 0.0)
+
+
+def size_of(slots: int) -> int:
+    """The size of a board, in bytes."""
+    return _HEADER_SIZE + slots * _SLOT_SIZE

@@ -153,7 +153,7 @@ class Coroutines:
         try:
             for record in records:
                 offset = record.offset
-                slot.hold(start, offset, number, 1, record.key)
+                slot.hold(start, offset, number, record.key)
                 if lane.stop:
                     break
                 if timeout is None:
@@ -180,7 +180,7 @@ class Coroutines:
         slot.enter(lane.partition.topic)
         age = self._jobs.began(first)
         start = time.monotonic()
-        slot.hold(start, first.offset, first.partition, count, first.key)
+        slot.hold_batch(start, records)
         try:
             if not lane.stop:
                 if self._timeout is None:

@@ -86,7 +86,7 @@ class Threads:
                 offset = record.offset
                 # Noted before looking at ``stop``: who sees the lane stopped and the board
                 # empty may rely on no handler being about to start.
-                hold(start, offset, number, 1, record.key)
+                hold(start, offset, number, record.key)
                 if lane.stop:
                     break
                 result = call(record)
@@ -111,7 +111,7 @@ class Threads:
         slot.enter(lane.partition.topic)
         age = self._jobs.began(first)
         start = time.monotonic()
-        slot.hold(start, first.offset, first.partition, count, first.key)
+        slot.hold_batch(start, records)
         try:
             if not lane.stop:
                 check_result(call(list(records)))
