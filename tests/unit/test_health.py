@@ -20,7 +20,7 @@ def worker(
     excused: bool = False,
 ) -> WorkerHealth:
     """``polled`` and ``held`` are ages in seconds."""
-    working = [] if held is None else [Working(0, "orders", 3, 42, 1, None, NOW - held)]
+    working = [] if held is None else [Working(0, "orders", 3, 42, 1, None, NOW - held, 42)]
     at = None if polled is None else NOW - polled
     return WorkerHealth(index, joined, at, working, excused)
 

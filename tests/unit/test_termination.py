@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.supervisor.exit_record import ExitRecord, InFlight, encode
+from penstock.supervisor.exit_record import ExitRecord, InFlight, Memory, encode, naming
 from penstock.supervisor.termination import LIMIT, write_termination
 
 #: A busy machine is no failure.
@@ -57,6 +57,9 @@ def test_the_message_has_the_contract_s_fields(tmp_path: Path) -> None:
         "uptime_seconds": 3600.0,
         "at": 1_700_000_000.0,
         "last_done_at": 1_699_999_999.0,
+        "memory_peak_bytes": None,
+        "memory_limit_bytes": None,
+        "held_at_death": [],
         "in_flight_at_deadline": [
             {
                 "topic": "orders",
@@ -135,6 +138,8 @@ records = st.builds(
     in_flight_at_deadline=st.lists(items, max_size=30).map(tuple),
     uptime_seconds=st.floats(),
     last_done_at=st.none() | st.floats(),
+    held_at_death=st.lists(items, max_size=30).map(tuple),
+    memory=st.builds(Memory, st.none() | st.integers(0, 2**50), st.none() | st.integers(0, 2**50)),
 )
 
 
@@ -148,8 +153,9 @@ def test_whatever_it_holds_it_is_one_line_of_json_within_the_limit(
     assert b"\n" not in content
     data = json.loads(content, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert data["name"] == item.name
-    kept = len(data["in_flight_at_deadline"])
-    assert kept + data.get("in_flight_omitted", 0) == len(item.in_flight_at_deadline)
+    kept = len(data["held_at_death"]) + len(data["in_flight_at_deadline"])
+    total = len(item.held_at_death) + len(item.in_flight_at_deadline)
+    assert kept + data.get("in_flight_omitted", 0) == total
     again = ExitRecord.from_json(data)
     assert again.key == item.key
 
@@ -160,6 +166,42 @@ def test_what_fits_reads_back_as_it_was() -> None:
     ages = [replace_age(entry) for entry in item.in_flight_at_deadline]
     assert list(again.in_flight_at_deadline) == ages
     assert again.to_json() == item.to_json()
+
+
+def test_what_was_held_at_a_death_comes_first_and_reads_back(tmp_path: Path) -> None:
+    held = (in_flight(1), replace(in_flight(10), count=5, last=16))
+    item = replace(
+        record(*(in_flight(n, stack="s" * 900) for n in range(50))),
+        held_at_death=held,
+        memory=Memory(412_000_000, 400_000_000),
+    )
+    again = ExitRecord.from_json(written(tmp_path, item))
+    assert [(i.offset, i.count, i.last) for i in again.held_at_death] == [(1, 1, None), (10, 5, 16)]
+    assert again.memory == item.memory
+    assert 1 < len(again.in_flight_at_deadline) < 50
+
+
+def test_a_line_of_a_version_that_knew_no_deaths_is_read() -> None:
+    data = record(in_flight(7)).to_json()
+    for name in ("held_at_death", "memory_peak_bytes", "memory_limit_bytes"):
+        del data[name]
+    again = ExitRecord.from_json(data)
+    assert (again.held_at_death, again.memory) == ((), Memory())
+
+
+def test_the_sentence() -> None:
+    batch = replace(in_flight(10, key=None), count=5, last=16)
+    assert naming([]) == ""
+    assert naming([in_flight(1)]) == " while handling orders[3]@1 (key k)"
+    assert naming([in_flight(1), batch]) == (
+        " while handling orders[3]@1 (key k), orders[3]@10 and 4 more"
+    )
+    assert naming([in_flight(n) for n in range(4)]).endswith("@2 (key k) and 1 other record")
+    assert naming([in_flight(n) for n in range(9)]).endswith("@2 (key k) and 6 other records")
+    assert str(Memory(412_000_000, 400_000_000)) == (
+        "it held 412 MB of memory at most, limit 400 MB"
+    )
+    assert str(Memory(limit=5)) == ""
 
 
 def replace_age(item: InFlight) -> InFlight:

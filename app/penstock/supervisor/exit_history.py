@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from penstock.exits import LOST_CODE, Exit
 from penstock.supervisor.exit_record import (
     ExitRecord,
+    InFlight,
     Key,
     clip,
     dumps,
     encode,
     key_of,
+    naming,
     read_code,
 )
 from penstock.telemetry.catalog import DRAIN_DURATION, RESTART_GAP
@@ -128,20 +130,32 @@ class Ledger:
         self._drain.merge(drain)
         self._gap.merge(gap)
 
-    def lost(self, now: float) -> list[bytes]:
+    def lost(self, now: float, held: Sequence[InFlight] = ()) -> list[bytes]:
         """Exit lines for the runs that started and left none, found at ``now`` (epoch, s).
 
         When such a run ended nobody knows: its time and its uptime are the latest possible.
+        ``held`` is what the last one's workers held, from their boards.
         """
+        runs = list(self._open.items())
+        found = [()] * (len(runs) - 1) + [tuple(held)]
         return [
             exit_line(
                 run,
                 ExitRecord.of(
-                    None, reason=LOST_REASON, at=now, uptime_seconds=max(now - started, 0.0)
+                    None,
+                    reason=LOST_REASON + naming(its),
+                    at=now,
+                    uptime_seconds=max(now - started, 0.0),
+                    held_at_death=its,
                 ),
             )
-            for run, (_, started) in self._open.items()
+            for (run, (_, started)), its in zip(runs, found, strict=False)
         ]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a run started and has not ended, as far as the lines tell."""
+        return bool(self._open)
 
     def history(self) -> ExitHistory:
         """The sum of all lines so far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -13,6 +13,8 @@ from penstock.exits import LOST, LOST_CODE, is_planned, name_of
 
 #: Keys identify a record to a person; beyond this the offset does.
 _KEY_LENGTH: Final = 100
+#: How many records a sentence names; the list beside it has them all.
+_NAMED: Final = 3
 #: ``SIGUSR2``, ``http``: short by nature, bounded all the same.
 _WHO_LENGTH: Final = 64
 _HIGHEST_CODE: Final = 255
@@ -22,9 +24,10 @@ Key = tuple[str, str, bool]  # code, name, planned
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A record that a handler still held when the deadline passed.
+    """A record that a handler still held when the deadline passed, or when its process died.
 
     ``age_seconds`` is how long the handler has had it; ``stack`` is where the handler stands.
+    Of a batch ``offset`` is the first record's, ``last`` the last one's and ``count`` how many.
     """
 
     topic: str
@@ -33,6 +36,13 @@ class InFlight:
     key: str | None
     age_seconds: float
     stack: str | None
+    count: int = 1
+    last: int | None = None
+
+    def __str__(self) -> str:
+        many = f" and {self.count - 1} more" if self.count > 1 else ""
+        key = "" if self.key is None else f" (key {clip(self.key, _KEY_LENGTH)})"
+        return f"{self.topic}[{self.partition}]@{self.offset}{many}{key}"
 
     def to_json(self) -> dict[str, Any]:
         """A value for :func:`json.dumps`."""
@@ -43,6 +53,8 @@ class InFlight:
             "key": None if self.key is None else clip(self.key, _KEY_LENGTH),
             "age_seconds": _finite(self.age_seconds),
         }
+        if self.count > 1:
+            data |= {"count": self.count, "last": self.last}
         if self.stack is not None:
             data["stack"] = self.stack
         return data
@@ -50,7 +62,7 @@ class InFlight:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read what :meth:`to_json` made. Raises ValueError, KeyError or TypeError if not."""
-        key, stack = data["key"], data.get("stack")
+        key, stack, last = data["key"], data.get("stack"), data.get("last")
         return cls(
             topic=str(data["topic"]),
             partition=int(data["partition"]),
@@ -58,7 +70,40 @@ class InFlight:
             key=None if key is None else str(key),
             age_seconds=_seconds(data["age_seconds"]) or 0.0,
             stack=None if stack is None else str(stack),
+            count=int(data.get("count", 1)),
+            last=None if last is None else int(last),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How much memory a process that died had, in bytes; None where that is not known.
+
+    ``peak`` is the most it ever held, ``limit`` what it and its siblings may hold together.
+    """
+
+    peak: int | None = None
+    limit: int | None = None
+
+    def __str__(self) -> str:
+        if self.peak is None:
+            return ""
+        limit = "" if self.limit is None else f", limit {_megabytes(self.limit)}"
+        return f"it held {_megabytes(self.peak)} of memory at most{limit}"
+
+
+def naming(held: Sequence[InFlight]) -> str:
+    """`` while handling orders[3]@7 (key k), … and 2 other records``; empty for none."""
+    if not held:
+        return ""
+    named = ", ".join(map(str, held[:_NAMED]))
+    rest = len(held) - _NAMED
+    others = f" and {rest} other {'record' if rest == 1 else 'records'}" if rest > 0 else ""
+    return f" while handling {named}{others}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +125,10 @@ class ExitRecord:
     uptime_seconds: float
     at: float
     last_done_at: float | None
+    #: What a worker held when it died, each worker's oldest first.
+    held_at_death: tuple[InFlight, ...] = ()
+    #: Of the process that died first.
+    memory: Memory = Memory()
 
     @classmethod
     def of(
@@ -93,6 +142,8 @@ class ExitRecord:
         in_flight_at_deadline: tuple[InFlight, ...] = (),
         uptime_seconds: float = 0.0,
         last_done_at: float | None = None,
+        held_at_death: tuple[InFlight, ...] = (),
+        memory: Memory | None = None,
     ) -> Self:
         """A record whose name and ``planned`` follow from the code (``penstock.exits``)."""
         _, name, planned = key_of(code)
@@ -107,6 +158,8 @@ class ExitRecord:
             uptime_seconds=uptime_seconds,
             at=at,
             last_done_at=last_done_at,
+            held_at_death=held_at_death,
+            memory=memory or Memory(),
         )
 
     @property
@@ -126,6 +179,9 @@ class ExitRecord:
             "uptime_seconds": _finite(self.uptime_seconds),
             "at": _finite(self.at),
             "last_done_at": _finite(self.last_done_at),
+            "memory_peak_bytes": self.memory.peak,
+            "memory_limit_bytes": self.memory.limit,
+            "held_at_death": [item.to_json() for item in self.held_at_death],
             "in_flight_at_deadline": [item.to_json() for item in self.in_flight_at_deadline],
         }
 
@@ -151,6 +207,13 @@ class ExitRecord:
                 uptime_seconds=_seconds(data["uptime_seconds"]) or 0.0,
                 at=_seconds(data["at"]) or 0.0,
                 last_done_at=_seconds(data["last_done_at"]),
+                # Lines of versions that did not know these stay readable.
+                held_at_death=tuple(
+                    InFlight.from_json(item) for item in data.get("held_at_death", ())
+                ),
+                memory=Memory(
+                    _bytes(data.get("memory_peak_bytes")), _bytes(data.get("memory_limit_bytes"))
+                ),
             )
         except (AttributeError, KeyError, OverflowError, TypeError) as error:
             raise ValueError(f"not an exit record: {error!r}") from error
@@ -159,15 +222,22 @@ class ExitRecord:
 def encode(record: ExitRecord, limit: int, extra: Mapping[str, Any] | None = None) -> bytes:
     """The record as one line of JSON of at most ``limit`` bytes (1024 or more), no newline.
 
-    What does not fit goes in this order: stacks, from the last record's on; in-flight records,
-    from the last on, leaving their number as ``in_flight_omitted``; the end of the reason; the
-    first in-flight record.
+    What does not fit goes in this order: stacks, from the last record's on; records, from the
+    last on (those held at a death are first), leaving their number as ``in_flight_omitted``;
+    the end of the reason; the first record.
     ``extra`` comes first and is never cut.
     """
-    total = len(record.in_flight_at_deadline)
+    items = (*record.held_at_death, *record.in_flight_at_deadline)
+    total, died = len(items), len(record.held_at_death)
 
     def render(kept: tuple[InFlight, ...], reason: str) -> bytes:
-        data = replace(record, in_flight_at_deadline=kept, reason=reason).to_json()
+        cut = replace(
+            record,
+            held_at_death=kept[:died],
+            in_flight_at_deadline=kept[died:],
+            reason=reason,
+        )
+        data = cut.to_json()
         if len(kept) < total:
             data["in_flight_omitted"] = total - len(kept)
         return dumps({**(extra or {}), **data})
@@ -175,10 +245,9 @@ def encode(record: ExitRecord, limit: int, extra: Mapping[str, Any] | None = Non
     def cut_reason(kept: tuple[InFlight, ...]) -> bytes | None:
         return _longest(len(record.reason), limit, lambda n: render(kept, clip(record.reason, n)))
 
-    whole = render(record.in_flight_at_deadline, record.reason)
+    whole = render(items, record.reason)
     if len(whole) <= limit:
         return whole
-    items = record.in_flight_at_deadline
     bare = tuple(replace(item, stack=None) for item in items)
     with_stacks = _longest(total, limit, lambda n: render(items[:n] + bare[n:], record.reason))
     if with_stacks is not None:
@@ -216,6 +285,14 @@ def _seconds(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"not a number of seconds: {value!r}")
     return float(value)
+
+
+def _bytes(value: Any) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise ValueError(f"not a number of bytes: {value!r}")
+    return value
 
 
 def key_of(code: int | None) -> Key:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from penstock.errors import ConfigError
+from penstock.supervisor import boards
+from penstock.supervisor.boards import Left
 from penstock.supervisor.exit_history import (
     ExitHistory,
     Ledger,
@@ -55,6 +57,8 @@ class Journal:
         self.degraded: str | None = None
         #: Replaced as a whole, so that a scrape on another thread sees one state of it.
         self.history: ExitHistory
+        #: The boards of a run that was lost: what its workers held.
+        self.left: tuple[Left, ...] = ()
         self._ledger = Ledger()
         self._lock: int | None = None
         self._file: int | None = None
@@ -85,6 +89,11 @@ class Journal:
             content = _what_is_readable(directory / FILE)
         journal._restore(content, now)
         return journal
+
+    @property
+    def writable(self) -> Path | None:
+        """The directory, if other files of the service may be kept in it."""
+        return self.directory if self._file is not None else None
 
     def write_start(self, *, at: float, version: str) -> None:
         """Note that this run began; ``at`` is in seconds since the epoch."""
@@ -125,7 +134,11 @@ class Journal:
                 self.directory,
                 self._ledger.skipped,
             )
-        self._add(self._ledger.lost(now))
+        left = boards.left(self.directory) if self._lock is not None else ()
+        if self._ledger.is_open:
+            self.left = left
+        self._add(self._ledger.lost(now, [item for each in self.left for item in each.held]))
+        boards.remove([each.path for each in left])
 
     def _add(self, lines: list[bytes], *, durable: bool = True) -> None:
         for line in lines:
