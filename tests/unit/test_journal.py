@@ -16,7 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import penstock
+from penstock import board_file
+from penstock.board import Board
 from penstock.errors import ConfigError
+from penstock.supervisor.boards import Boards
 from penstock.supervisor.exit_history import (
     KEPT_EXITS,
     LINE_LIMIT,
@@ -594,3 +597,87 @@ def test_compaction_changes_nothing_that_is_counted(runs: list[tuple[int | None,
     assert compacted.history() == ledger.history()
     assert compacted.lost(1.0) == ledger.lost(1.0)
     assert compacted.compacted() == ledger.compacted()
+
+
+# -- boards of a run that was lost -----------------------------------------------------
+
+
+def a_board(directory: Path, name: str, *offsets: int) -> Board:
+    board = board_file.create(directory / name, max(1, len(offsets)), "billing")
+    for index, offset in enumerate(offsets):
+        board.slot(index).enter("orders")
+        board.slot(index).hold(5.0 + index, offset, 3, b"k%d" % offset)
+    return board
+
+
+def test_a_lost_run_names_what_its_workers_held(tmp_path: Path) -> None:
+    one_run(tmp_path, None)
+    a_board(tmp_path, "board-0-11", 7, 9).close()
+    a_board(tmp_path, "board-1-12", 4).close()
+    with Journal.open(tmp_path, now=9.0) as journal:
+        last = journal.history.last
+        assert last is not None
+        assert [str(item) for item in last.held_at_death] == [
+            *("orders[3]@7 (key k7)", "orders[3]@9 (key k9)", "orders[3]@4 (key k4)")
+        ]
+        assert last.reason.endswith(
+            "node failure) while handling orders[3]@7 (key k7), orders[3]@9 (key k9), "
+            "orders[3]@4 (key k4)"
+        )
+        assert [(left.group, len(left.working)) for left in journal.left] == [
+            ("billing", 2),
+            ("billing", 1),
+        ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, LOCK]
+    assert look(tmp_path).last == last  # told once, and for ever
+
+
+def test_a_board_of_a_worker_that_lives_is_left_alone(tmp_path: Path) -> None:
+    """Its supervisor was killed; it finishes what it holds, and that is no death."""
+    one_run(tmp_path, None)
+    a_board(tmp_path, "board-0-11", 7).close()
+    worker = Board.create(1)
+    board_file.move(worker, tmp_path / "board-0-11")
+    with Journal.open(tmp_path, now=9.0) as journal:
+        assert journal.left == ()
+        assert journal.history.last is not None
+        assert journal.history.last.held_at_death == ()
+    worker.close()
+    assert (tmp_path / "board-0-11").exists()
+    look(tmp_path)
+    assert not (tmp_path / "board-0-11").exists()  # nobody misses it any more
+
+
+def test_a_board_after_an_exit_line_and_what_is_no_board(tmp_path: Path) -> None:
+    one_run(tmp_path, 4)
+    a_board(tmp_path, "board-0-11", 7).close()
+    (tmp_path / "board-1-12").write_bytes(b"nonsense")
+    with Journal.open(tmp_path, now=9.0) as journal:
+        assert journal.left == ()
+        assert journal.history.counts == {RESTART: 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, LOCK]
+
+
+def test_another_service_s_boards_are_not_touched(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, now=1.0) as journal:
+        journal.write_start(at=1.0, version="1.2.3")
+        a_board(tmp_path, "board-0-11", 7).close()
+        with pytest.raises(ConfigError):
+            Journal.open(tmp_path, now=2.0)
+        assert (tmp_path / "board-0-11").exists()
+
+
+def test_boards_stay_in_memory_where_no_file_can_be_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    boards = Boards(tmp_path / "missing")
+    assert boards.create(0, 11, 4, "billing") is None
+    assert boards.create(1, 12, 4, "billing") is None
+    assert len([r for r in caplog.records if "PENSTOCK_STATE_DIR" in r.getMessage()]) == 1
+    assert Boards(None).create(0, 11, 4, "billing") is None
+    assert len(caplog.records) == 1  # the journal told that one
+    (tmp_path / "board-0-11").write_bytes(b"of an earlier process with this number")
+    made = Boards(tmp_path).create(0, 11, 4, "billing")
+    assert made is not None
+    assert made[1] == tmp_path / "board-0-11"
+    made[0].close()
