@@ -13,7 +13,7 @@ from penstock.loading import load_app
 from penstock.plan import plans
 from penstock.policy import Then
 
-_SECRET: Final = re.compile("password|secret|token|credential|config", re.IGNORECASE)
+_SECRET: Final = re.compile("password|secret|token|credential|config|proxy", re.IGNORECASE)
 
 
 def rows(target: str) -> list[tuple[str, str, str]]:
@@ -71,7 +71,7 @@ def notes(target: str) -> list[str]:
 
 
 def _masked(options: dict[str, object]) -> str:
-    """Client options may carry credentials of their own (``sasl_jaas_config``)."""
+    """Client options may carry credentials of their own (``proxy_url``)."""
     if not options:
         return "-"
     shown = {k: "********" if _SECRET.search(k) else v for k, v in options.items()}

@@ -13,9 +13,18 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -23,7 +32,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from penstock.arguments import MOST_CONCURRENT
+from penstock import kafka_options
+from penstock.arguments import MOST_CONCURRENT, topic_problem
 from penstock.errors import ConfigError
 from penstock.paths import default_runtime_dir
 
@@ -38,24 +48,6 @@ _SERVICE_LINK = re.compile(
 #: Values that no error text may show; the options may hold credentials of their own.
 _MAY_BE_SECRET = re.compile("PASSWORD|TOKEN|OPTIONS")
 
-#: kafka-python options that the drain depends on: changing them would break the promise.
-_OWNED_OPTIONS = frozenset(
-    {
-        "bootstrap_servers",
-        "client_id",
-        "enable_auto_commit",
-        "group_id",
-        "group_instance_id",
-        "key_deserializer",
-        "value_deserializer",
-        "partition_assignment_strategy",
-        "max_poll_interval_ms",
-        "session_timeout_ms",
-        "heartbeat_interval_ms",
-        "bootstrap_timeout_ms",
-    }
-)
-
 _LAST_PORT = 65_535
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -64,12 +56,13 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 _SASL_WITH_PASSWORD = frozenset({"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"})
 
 
-class Settings(BaseSettings):
-    """Everything that can be set. Field ``x`` is ``PENSTOCK_X`` in the environment."""
+class Settings(BaseModel):
+    """Everything that can be set. Field ``x`` is ``PENSTOCK_X`` in the environment.
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
-    )
+    Read by :func:`load` once, in the worker that imported the application, which sends them on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     # -- Kafka -------------------------------------------------------------------------
     bootstrap_servers: Annotated[
@@ -168,18 +161,14 @@ class Settings(BaseSettings):
         "INFO", description="least severe line to log"
     )
 
+    @field_validator("*", mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the code; nothing else is read."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return (env_settings, init_settings)
+    def _no_flag_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """``workers=True`` is a slip, not one worker."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind is not bool:
+            raise ValueError("not true or false")
+        return value
 
     @field_validator("bootstrap_servers", "topics", "wait_urls", "quit_urls", mode="before")
     @classmethod
@@ -202,6 +191,21 @@ class Settings(BaseSettings):
                 raise ValueError(f"{server!r} is not host:port")
         return value
 
+    @field_validator("topics")
+    @classmethod
+    def _topics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for topic in value:
+            if (problem := topic_problem(topic)) is not None:
+                raise ValueError(problem)
+        return value
+
+    @field_validator("group_id", "client_id")
+    @classmethod
+    def _says_something(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("it is blank")
+        return value
+
     @field_validator("wait_urls", "quit_urls")
     @classmethod
     def _loopback(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -212,10 +216,9 @@ class Settings(BaseSettings):
 
     @field_validator("kafka_options")
     @classmethod
-    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
-        owned = sorted(_OWNED_OPTIONS.intersection(value))
-        if owned:
-            raise ValueError(f"{', '.join(owned)}: Penstock sets this itself")
+    def _known_options(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if problems := list(kafka_options.problems(value)):
+            raise ValueError("; ".join(problems))
         return value
 
     @model_validator(mode="after")
@@ -287,6 +290,12 @@ class Settings(BaseSettings):
             )
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             yield "PENSTOCK_SSL_CERTFILE and PENSTOCK_SSL_KEYFILE go together"
+        yield from kafka_options.conflicts(
+            self.kafka_options,
+            protocol=self.security_protocol,
+            kerberos=self.sasl_mechanism == "GSSAPI",
+            tls=bool(self.ssl_cafile or self.ssl_certfile),
+        )
         for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_password_file"):
             path: Path | None = getattr(self, name)
             if path is not None and not os.access(path, os.R_OK):
@@ -311,6 +320,25 @@ class Settings(BaseSettings):
     def resolved_state_dir(self, env: Mapping[str, str] = os.environ) -> Path:
         """Where the journal lives: ``PENSTOCK_STATE_DIR``, else the runtime directory."""
         return self.state_dir if self.state_dir is not None else self.resolved_runtime_dir(env)
+
+
+class _FromEnvironment(Settings, BaseSettings):
+    """The same, each field looked up in the environment, then in what the code gave."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the code; nothing else is read."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return (env_settings, init_settings)
 
 
 def env_name(field: str) -> str:
@@ -346,7 +374,8 @@ def load(code: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Settin
         )
     settings: Settings | None = None
     try:
-        settings = Settings(**{k: v for k, v in code.items() if k not in unknown_code})
+        found = _FromEnvironment(**{k: v for k, v in code.items() if k not in unknown_code})
+        settings = Settings.model_construct(**dict(found))
     except ValidationError as error:
         problems.extend(_sentences(error))
     except Exception as error:  # pydantic-settings wraps a JSON error of an env value
@@ -355,6 +384,43 @@ def load(code: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Settin
     if problems or settings is None:
         raise ConfigError("\n".join(problems))
     return settings
+
+
+#: What the supervisor has no use for: it never touches Kafka, and code may put objects there.
+_WORKERS_OWN: Final = frozenset({"kafka_options"})
+
+
+def to_wire(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON can carry them, secrets included: for the supervisor alone.
+
+    Paths become absolute: the application may have changed the directory when it was imported.
+    """
+    return {
+        name: _wired(getattr(settings, name))
+        for name in Settings.model_fields
+        if name not in _WORKERS_OWN
+    }
+
+
+def from_wire(sent: object) -> Settings:
+    """What :func:`to_wire` made; nothing else is looked at.
+
+    Raises:
+        ValueError: it is not that; the text names settings, never their values.
+    """
+    try:
+        return Settings.model_validate(sent)
+    except ValidationError as error:
+        names = {str(item["loc"][0]) if item["loc"] else "form" for item in error.errors()}
+        raise ValueError(f"no settings: {', '.join(sorted(names))}") from None
+
+
+def _wired(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _sentences(error: ValidationError) -> Iterable[str]:

@@ -24,7 +24,7 @@ from penstock.errors import ConfigError, KafkaFailure
 Capture = pytest.CaptureFixture[str]
 MODULE = """
 from penstock import App
-app = App(drain_timeout=12, kafka_options={"sasl_jaas_config": "hunter22", "fetch_min_bytes": 9})
+app = App(drain_timeout=12, kafka_options={"proxy_url": "http://hunter22@b", "fetch_min_bytes": 9})
 @app.subscribe("orders", group="billing", concurrency=3)
 def bill(record): ...
 """

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
-from penstock import settings as settings_module
 from penstock.kafka.config import client_options, consumer_options
 from tests.unit.making import make_settings
 
@@ -25,23 +23,6 @@ def test_what_the_drain_depends_on() -> None:
     assert made["auto_offset_reset"] == "earliest"
     assert made["allow_auto_create_topics"] is False
     assert not {"key_deserializer", "value_deserializer"} & set(made)
-
-
-@pytest.mark.parametrize("name", sorted(settings_module._OWNED_OPTIONS))
-def test_owned_options_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: Penstock sets this itself"):
-        make_settings(kafka_options={name: "x"})
-
-
-def test_everything_set_here_comes_after_the_user_s_options() -> None:
-    """Also options that a setting decides: the setting is the one place for them."""
-    ours = options("a-0")
-    preset = {"allow_auto_create_topics", "metrics_enabled"}  # ours unless the user says else
-    decided = set(ours) - set(client_options(make_settings())) - preset
-    free = decided - settings_module._OWNED_OPTIONS
-    assert free >= {"max_poll_records", "auto_offset_reset", "metadata_max_age_ms"}
-    made = options("a-0", kafka_options=dict.fromkeys(free, "x"))
-    assert {name: made[name] for name in free} == {name: ours[name] for name in free}
 
 
 def test_further_options_get_through() -> None:

@@ -18,7 +18,7 @@ BROKEN = End(78, planned=False, reason="importing shop failed")
 
 def hello(subscriptions: int = 1) -> Hello:
     reading = Reading("bill", "billing", ("orders",), pattern=False)
-    return Hello({}, concurrency=1, subscriptions=(reading,) * subscriptions)
+    return Hello(make_settings(), concurrency=1, subscriptions=(reading,) * subscriptions)
 
 
 class FakeChild:

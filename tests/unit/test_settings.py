@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
 import os
+from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from penstock import settings as settings_module
 from penstock.errors import ConfigError
-from penstock.settings import Settings, effective, env_name, load, unknown_names
+from penstock.settings import Settings, effective, env_name, from_wire, load, to_wire, unknown_names
 
 SECRET = "hunter2-hunter2"
 NAMES = sorted(env_name(field) for field in Settings.model_fields)
@@ -92,7 +96,11 @@ WRONG = [
     ({"quit_urls": "http://localhost.example.com:80/"}, "QUIT_URLS", "loopback only"),
     ({"kafka_options": "{"}, "KAFKA_OPTIONS", ""),
     ({"kafka_options": "[1]"}, "KAFKA_OPTIONS", ""),
-    ({"kafka_options": '{"group_id": "x"}'}, "KAFKA_OPTIONS", "group_id: Penstock sets this"),
+    (
+        {"kafka_options": '{"group_id": "x"}'},
+        "KAFKA_OPTIONS",
+        "set PENSTOCK_GROUP_ID",
+    ),
     ({"session_timeout": "8"}, "SESSION_TIMEOUT", "HEARTBEAT_INTERVAL"),
     ({"heartbeat_interval": "16"}, "HEARTBEAT_INTERVAL", "at most a third"),
     ({"revoke_timeout": "60"}, "REVOKE_TIMEOUT", "POLL_STALL_TIMEOUT"),
@@ -267,3 +275,100 @@ def test_where_things_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     settings = loaded(monkeypatch, env_of(runtime_dir="/run/p", state_dir="/var/p"))
     assert settings.resolved_runtime_dir({}) == Path("/run/p")
     assert settings.resolved_state_dir({}) == Path("/var/p")
+
+
+# -- from the worker that imported the application to the supervisor --------------------
+
+
+def sent(settings: Settings) -> Settings:
+    return from_wire(json.loads(json.dumps(to_wire(settings))))
+
+
+class Mode(StrEnum):
+    LATEST = "latest"
+
+
+def test_settings_arrive_as_they_were_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Secrets, paths, lists, enumerations, nothing: whatever code may hold."""
+    monkeypatch.chdir(tmp_path)
+    made = loaded(
+        monkeypatch,
+        env_of(**SASL, sasl_username="me"),
+        control_token=SecretStr(SECRET),
+        sasl_password=SECRET,
+        state_dir=Path("here"),
+        topics=["orders", "refunds"],
+        quit_urls=("http://localhost:15020/quit",),
+        auto_offset_reset=Mode.LATEST,
+        instance_id=None,
+        drain_timeout=Decimal("12.5"),
+        kafka_options={"fetch_min_bytes": 9},
+    )
+    there = sent(made)
+    assert there.control_token is not None
+    assert there.control_token.get_secret_value() == SECRET
+    assert there.sasl_secret() == SECRET
+    assert there.state_dir == tmp_path / "here", "the supervisor may be elsewhere"
+    assert there.topics == ("orders", "refunds")
+    assert (there.auto_offset_reset, there.drain_timeout) == ("latest", 12.5)
+    changed = {"state_dir": tmp_path / "here", "kafka_options": {}}  # of use to workers alone
+    assert there == made.model_copy(update=changed)
+
+
+def test_the_environment_is_not_read_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = loaded(monkeypatch, env_of(drain_timeout="50"))
+    monkeypatch.setenv("PENSTOCK_DRAIN_TIMEOUT", "3")
+    monkeypatch.setenv("PENSTOCK_LOG_LEVEL", "ERROR")
+    assert (sent(made).drain_timeout, sent(made).log_level) == (50.0, "INFO")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        None,
+        [],
+        "settings",
+        {},
+        {"bootstrap_servers": ["a:1"], "of_the_next_version": SECRET},
+        {"bootstrap_servers": ["a:1"], "control_token": SECRET, "sasl_password": [SECRET]},
+    ],
+)
+def test_what_is_no_settings_is_told_without_its_values(garbage: object) -> None:
+    with pytest.raises(ValueError, match=r"^no settings: ") as caught:
+        from_wire(garbage)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__, "the context shows what was given"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers", True),
+        ("http_port", True),
+        ("drain_timeout", True),
+        ("drain_timeout", object()),
+        ("drain_timeout", float("nan")),
+        ("concurrency", 2000),
+        ("topics", 5),
+        ("topics", [5]),
+        ("topics", "or ders"),
+        ("group_id", 5),
+        ("group_id", " "),
+        ("kafka_options", "fast"),
+        ("kafka_options", {5: 5}),
+        ("state_dir", 5),
+        ("control_token", 12345678),
+        ("control_token", b"\xff" * 9),
+        ("log_level", None),
+        ("stable_identity", "perhaps"),
+        ("bootstrap_servers", None),
+        ("bootstrap_servers", {"a:1": 5}),
+        ("auto_offset_reset", ["latest"]),
+    ],
+)
+def test_a_value_of_the_wrong_type_in_the_code(name: str, value: object) -> None:
+    code = {"bootstrap_servers": "a:1", name: value}
+    with pytest.raises(ConfigError, match=f"^{env_name(name)}.*: [^\n]+$"):
+        load(code, {})

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.net.manager import KafkaConnectionManager
 
+from penstock import kafka_options
 from penstock.settings import Settings
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """What consumer and admin clients share: where the brokers are and how to talk to them."""
+    """What every client is given: where the brokers are and how to talk to them.
+
+    The consumer, the connection for dead letters and replays, and the one that leaves the group.
+    """
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": settings.client_id,
@@ -19,6 +22,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
         # A dead broker is asked again soon: with the client's 30 s a restarted broker would
         # be idle for half a minute. Jittered by the client.
         "reconnect_backoff_max_ms": 2_000,
+        **kafka_options.shared(settings.kafka_options),
     }
     if settings.sasl_mechanism is not None:
         options |= {
@@ -43,7 +47,7 @@ def consumer_options(settings: Settings, group: str, instance: str | None) -> di
     """Options of the consumer that the drain depends on, over ``PENSTOCK_KAFKA_OPTIONS``."""
     options: dict[str, Any] = {"allow_auto_create_topics": False, "metrics_enabled": False}
     options |= client_options(settings)
-    options |= {key: _tuples(value) for key, value in settings.kafka_options.items()}
+    options |= kafka_options.fetching(settings.kafka_options)
     options |= {
         "group_id": group,
         "group_instance_id": instance,
@@ -64,27 +68,9 @@ def consumer_options(settings: Settings, group: str, instance: str | None) -> di
     return options
 
 
-def producer_options(settings: Settings) -> dict[str, Any]:
-    """Options of the connection that records are produced on.
-
-    Of ``PENSTOCK_KAFKA_OPTIONS``, which are a consumer's, those that are about connections.
-    """
-    options: dict[str, Any] = {
-        key: _tuples(value)
-        for key, value in settings.kafka_options.items()
-        if key in KafkaConnectionManager.DEFAULT_CONFIG
-    }
-    return options | client_options(settings)
-
-
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
 def _path(path: object) -> str | None:
     return None if path is None else str(path)
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has no tuples; ``api_version`` wants one."""
-    return tuple(value) if isinstance(value, list) else value

@@ -377,11 +377,11 @@ class KafkaPythonEngine:
 
     def _leave_static(self, member: str, timeout: float) -> None:
         try:
-            admin = KafkaAdminClient(
-                **client_options(self._settings),
-                bootstrap_timeout_ms=round(timeout * 1000),
-                request_timeout_ms=max(1_000, round(timeout * 1000)),
-            )
+            options = client_options(self._settings) | {
+                "bootstrap_timeout_ms": round(timeout * 1000),
+                "request_timeout_ms": max(1_000, round(timeout * 1000)),
+            }
+            admin = KafkaAdminClient(**options)
             try:
                 # With our member id: whoever fenced us has the seat now, and keeps it.
                 leaving = MemberToRemove(member or None, self._instance)

@@ -27,7 +27,7 @@ from kafka.protocol.producer import ProduceRequest
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from penstock.errors import KafkaFailure, NotSent, PenstockError, TooLarge, Unconfirmed
-from penstock.kafka.config import producer_options
+from penstock.kafka.config import client_options
 from penstock.kafka.failures import principal_of, translate
 from penstock.kafka.lookup import Found, look_up
 from penstock.kafka.net import NetClient
@@ -139,7 +139,7 @@ class Producer:
         self._topics: dict[str, tuple[Found, float]] = {}
         self._turn = random.randrange(1_000)  # noqa: S311 (spreads records without a key)
         self._abandoned = False
-        self._client = NetClient(**producer_options(settings))
+        self._client = NetClient(**client_options(settings))
         self._manager = self._client._manager  # noqa: SLF001 (PRIVATE)
         self._net = self._client._net  # noqa: SLF001 (PRIVATE)
 

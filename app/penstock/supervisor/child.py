@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.channel import Message
 from penstock.record import printable
+from penstock.settings import Settings, from_wire
 from penstock.supervisor.exit_record import InFlight
 from penstock.supervisor.health import WorkerHealth
 from penstock.supervisor.spawn import SLOTS, Spawned
@@ -29,7 +30,7 @@ class Reading:
 class Hello:
     """What a worker knows once it has imported the application."""
 
-    code: dict[str, Any]
+    settings: Settings
     concurrency: int
     #: All of the application's; the worker's own is the one at its index, modulo their number.
     subscriptions: tuple[Reading, ...]
@@ -108,7 +109,7 @@ class Child:
         match kind:
             case "hello":
                 self.hello = Hello(
-                    code=dict(message["code"]),
+                    settings=from_wire(message["settings"]),
                     concurrency=int(message["concurrency"]),
                     subscriptions=tuple(
                         Reading(s["name"], s["group"], tuple(s["topics"]), bool(s["pattern"]))

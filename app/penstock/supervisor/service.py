@@ -21,7 +21,6 @@ import structlog
 
 import penstock
 from penstock import exits
-from penstock import settings as settings_module
 from penstock.budget import Budget
 from penstock.errors import ConfigError
 from penstock.exits import Exit
@@ -171,7 +170,7 @@ class Supervisor:
     def _open_with(self, child: Child) -> None:
         assert child.hello is not None
         assert self._view is not None
-        settings = settings_module.load(child.hello.code)
+        settings = child.hello.settings
         logs.configure(settings.log_format, settings.log_level, process="supervisor")
         from penstock.http.api import build_api  # noqa: PLC0415 (imports while workers start)
         from penstock.http.server import HttpServer, bind  # noqa: PLC0415

@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
     from penstock.errors import ConfigError  # noqa: PLC0415
     from penstock.loading import load_app  # noqa: PLC0415
     from penstock.plan import plans  # noqa: PLC0415
+    from penstock.settings import to_wire  # noqa: PLC0415
     from penstock.telemetry import logs  # noqa: PLC0415
 
     env = os.environ
@@ -49,8 +50,7 @@ def main(argv: list[str]) -> int:
         process=f"worker-{index}",
     )
     try:
-        app = load_app(target)
-        every_plan = plans(app)
+        every_plan = plans(load_app(target))
         the_plan = every_plan[index % len(every_plan)]
     except ConfigError as error:
         channel.send("fatal", code=error.exit_code, reason=str(error))
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
     channel.send(
         "hello",
-        code={key: _plain(value) for key, value in app.settings.items()},
+        settings=to_wire(settings),
         concurrency=the_plan.concurrency,
         subscriptions=[
             {
@@ -80,15 +80,6 @@ def main(argv: list[str]) -> int:
     steps.mark("imports")
     board = Board(board_fd, the_plan.concurrency)
     return Worker(the_plan, board, channel, connector(the_plan, index), steps).run()
-
-
-def _plain(value: object) -> object:
-    """A setting given in code, as JSON can carry it (paths become text)."""
-    if value is None or isinstance(value, bool | int | float | str | dict):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value)
 
 
 if __name__ == "__main__":
