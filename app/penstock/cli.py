@@ -35,18 +35,6 @@ _MARGIN: Final = 2.0  # seconds after the service's own deadline until it is giv
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status, never click's own (2 means FORCED here)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] != ["run"]:
-        return _main(arguments)
-    from penstock.supervisor import signals  # noqa: PLC0415 (the first thing of a service)
-
-    signals.hold()
-    try:
-        return _main(arguments)
-    finally:
-        signals.release()  # a bad command line never came to install handlers
-
-
-def _main(arguments: list[str]) -> int:
     if not arguments:
         with cli.make_context("penstock", [], resilient_parsing=True) as context:
             _say(cli.get_help(context), err=True)

@@ -57,6 +57,7 @@ class Child:
         self.channel = spawned.channel
         self._popen = spawned.popen
         self.pid = self._popen.pid
+        self.mark = spawned.mark
         self.hello: Hello | None = None
         self.last_words: LastWords | None = None
         self.fatal: LastWords | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from penstock.supervisor import signals
+from penstock import held, streams
+from penstock.supervisor import descendants, signals
 from penstock.supervisor.spawn import Spawned, workers_hint
 from penstock.wake import WakePipe
 
@@ -19,11 +19,14 @@ def run(target: str) -> int:
     pipe = WakePipe()
     signals.install(pipe)
     first = [Spawned(index, target) for index in range(workers_hint())]
+    held.release()
+    since = descendants.adopt(first[0].popen.pid)
     from penstock.supervisor.service import Supervisor  # noqa: PLC0415 (see above)
 
     code = Supervisor(target, pipe, first).run()
+    descendants.end_the_rest(since)
     # Everything is closed, joined and written down. Taking the interpreter apart, object by
-    # object, would only make the restart gap longer.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # object, would only make the restart gap longer. What is still buffered is of no one here:
+    # logs are written line by line.
+    streams.flush()
     os._exit(code)

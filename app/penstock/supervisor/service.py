@@ -29,6 +29,7 @@ from penstock.seat import Seat, seat_after
 from penstock.settings import Settings
 from penstock.supervisor import dumps, signals, termination
 from penstock.supervisor.child import Child, Reading
+from penstock.supervisor.descendants import reap
 from penstock.supervisor.exit_history import ExitHistory
 from penstock.supervisor.exit_record import ExitRecord, InFlight
 from penstock.supervisor.health import WorkerHealth
@@ -279,17 +280,11 @@ class Supervisor:
     # -- workers that end --------------------------------------------------------------
 
     def _reap(self) -> None:
-        """Collect every child that ended; as PID 1, orphans of others, too."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        """Collect every child that ended, with what it left behind."""
+        for pid, code in reap(self._everyone()):
             for child in self._everyone():
                 if child.pid == pid:
-                    self._buried(child, os.waitstatus_to_exitcode(status))
+                    self._buried(child, code)
 
     def _buried(self, child: Child, status: int) -> None:
         child.reaped(status)

@@ -25,28 +25,16 @@ REQUESTS: Final[dict[int, Request]] = {
 }
 
 
-def hold() -> None:
-    """Keep signals waiting until :func:`install`: a TERM during the imports is a stop, too.
-
-    Before there is a handler, PID 1 ignores TERM, anything else dies of it, and TSTP freezes
-    the process.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
-
-
-def release() -> None:
-    """Let what waited come, and what comes from now on."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
-
-
 def install(pipe: WakePipe) -> None:
-    """Take the signals over: each writes its number to ``pipe``. Main thread only."""
+    """Take the signals over: each writes its number to ``pipe``. Main thread only.
+
+    They are still held (:mod:`penstock.held`) until the caller releases them.
+    """
     signal.set_wakeup_fd(pipe.writer, warn_on_full_buffer=False)
     for number in (*REQUESTS, signal.SIGCHLD):
         signal.signal(number, _only_recorded)
     # Otherwise a stray USR1 (the workers' stack dump) would end the supervisor.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    release()  # before the first worker is started: it would inherit the mask
 
 
 def _only_recorded(_number: int, _frame: object) -> None:

@@ -6,6 +6,7 @@ while they import theirs.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tempfile
 import time
 from typing import Final
 
+from penstock import held, processes
 from penstock.arguments import MOST_CONCURRENT
 from penstock.board import Board
 from penstock.channel import Channel
@@ -20,6 +22,8 @@ from penstock.channel import Channel
 #: The board is made before the worker has told its concurrency. Pages that are never
 #: touched cost nothing.
 SLOTS: Final = MOST_CONCURRENT
+
+_numbers: Final = itertools.count()
 
 
 class Spawned:
@@ -31,13 +35,23 @@ class Spawned:
         self.board = Board.create(SLOTS)
         self.stacks = _memory_file()
         self.channel, theirs = Channel.pair()
-        with theirs:
-            fds = (theirs.fileno(), self.board.fd, self.stacks)
-            self.popen = subprocess.Popen(  # noqa: S603 (our own module)
-                [sys.executable, "-m", "penstock.worker", str(index), *map(str, fds), target],
-                stdin=subprocess.DEVNULL,
-                pass_fds=fds,
-            )
+        #: Tells what it starts from what others start (:mod:`penstock.processes`).
+        self.mark = f"{os.getpid()}-{next(_numbers)}"
+        # Signals wait until the worker can take them: one to every process at once, from a
+        # terminal or a container's runtime, is a stop, and no death of a worker that starts.
+        before = held.hold()
+        try:
+            with theirs:
+                fds = (theirs.fileno(), self.board.fd, self.stacks)
+                self.popen = subprocess.Popen(  # noqa: S603 (our own module)
+                    [sys.executable, "-m", "penstock.worker", str(index), *map(str, fds), target],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=fds,
+                    start_new_session=True,
+                    env={**os.environ, processes.MARK: self.mark},
+                )
+        finally:
+            held.restore(before)
 
 
 def workers_hint() -> int:

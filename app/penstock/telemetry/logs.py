@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import stat
 import sys
 from typing import Final
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+#: Seconds that a line waits for a full pipe; the next ones do not, until it is read again.
+_PATIENCE: Final = 1.0
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -60,8 +65,15 @@ class LineHandler(logging.Handler):
 
     Lines of several processes on one pipe do not mix then (up to PIPE_BUF, 4096 bytes, by
     POSIX; in practice on files and terminals too). A log that cannot be written is not worth
-    a record that is not processed: a closed stderr or a broken pipe drops the line.
+    a record that is not processed: a closed stderr or a broken pipe drops the line, and so does
+    a pipe that stays full (its reader sleeps, ``penstock run … | less``): it is waited for once.
     """
+
+    def __init__(self) -> None:
+        """One for a process."""
+        super().__init__()
+        self._patience = _PATIENCE
+        self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Format and write one line."""
@@ -69,15 +81,30 @@ class LineHandler(logging.Handler):
             text = self.format(record)
         except Exception as error:  # arguments that do not fit: say where, go on
             text = f"unformattable log line at {record.pathname}:{record.lineno}: {error!r}"
+        if self._dropped:
+            text += f"\n{self._dropped} log lines before this one were dropped: nobody read them"
         data = (text + "\n").encode(errors="backslashreplace")
         try:
             # Looked up each time: whoever replaces sys.stderr may close the old one, and its
             # number may then belong to a socket.
-            target = sys.stderr.fileno()
-            while data:  # nearly always once; a full pipe may take a part
-                data = data[os.write(target, data) :]
+            taken = self._write(sys.stderr.fileno(), data)
         except (OSError, ValueError, AttributeError):  # broken pipe, closed, None
             return
+        self._dropped = 0 if taken else self._dropped + 1
+        self._patience = _PATIENCE if taken else 0.0
+
+    def _write(self, target: int, data: bytes) -> bool:
+        """Whether it was taken in time; what is cut off in a full pipe is lost."""
+        # A pipe that is ready takes so much without blocking.
+        pipe = stat.S_ISFIFO(os.fstat(target).st_mode)
+        most = select.PIPE_BUF if pipe else len(data)
+        poller = select.poll()
+        poller.register(target, select.POLLOUT)
+        while data:  # nearly always once
+            if not poller.poll(self._patience * 1000):
+                return False
+            data = data[os.write(target, data[:most]) :]
+        return True
 
 
 def _formatter(format: str, process: str) -> logging.Formatter:  # noqa: A002 (as above)

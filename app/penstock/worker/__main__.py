@@ -9,19 +9,10 @@ import socket
 import sys
 import time
 
+from penstock import held, streams
 from penstock.channel import Channel
 from penstock.steps import Steps
-
-#: The supervisor alone decides; a terminal's Ctrl-C or a cgroup-wide TERM must not reach us.
-_IGNORED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR2,
-    signal.SIGTSTP,
-    signal.SIGTTIN,
-)
+from penstock.worker import deaf
 
 
 def main(argv: list[str]) -> int:
@@ -29,11 +20,12 @@ def main(argv: list[str]) -> int:
     steps = Steps(time.monotonic, began=time.monotonic())
     index, channel_fd, board_fd, stacks_fd = map(int, argv[:4])
     target = argv[4]
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    deaf.become()
     # Written by C code that needs no GIL: the last resort when a handler holds it for ever.
     faulthandler.register(signal.SIGUSR1, file=stacks_fd, all_threads=True)
     faulthandler.enable()  # a segmentation fault says where
+    held.release()
+    streams.forgive()
     channel = Channel(socket.socket(fileno=channel_fd))
 
     # Imported late: a worker that is told why it failed must be able to say so.
@@ -83,4 +75,11 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except BaseException:  # the interpreter would say the same, and wait for threads first
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    from penstock.worker.leaving import leave
+
+    leave(code)

@@ -10,7 +10,6 @@ second, and ends the process if the main thread cannot. Handler threads work
 from __future__ import annotations
 
 import gc
-import os
 import select
 import threading
 import time
@@ -36,6 +35,7 @@ from penstock.telemetry.tally import Tally
 from penstock.wake import WakePipe
 from penstock.worker.connect import Connector
 from penstock.worker.dispatch import Dispatcher
+from penstock.worker.leaving import abandon
 from penstock.worker.loop import Ending, PollLoop
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Worker:
         )
         if ending.stuck:
             # Python would wait for the handler that is stuck. What could be saved is saved.
-            os._exit(code)
+            abandon(code)
         self._control_wake.wake()
         self._control.join(1.0)
         self._channel.close()
@@ -294,7 +294,7 @@ class Worker:
                 stuck=[item.to_json() for item in stuck],
                 reason="the drain deadline passed while committing or closing",
             )
-            os._exit(Exit.FORCED)
+            abandon(Exit.FORCED)
 
     def _send_status(self) -> None:
         self._channel.send("status", **self._facts, tally=self._tally.to_json())

@@ -1,0 +1,122 @@
+"""A worker and what it started end together, in every way a worker can end. No broker is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from devtools.service import Service, alive
+
+NOWHERE = "127.0.0.1:1"
+Make = Callable[..., Service]
+
+#: Started when a worker imports it: an obedient child, one that ignores TERM, one that left the
+#: session, one that was forked twice, ``multiprocessing``'s; and a thread that nobody joins.
+APP = """
+import multiprocessing, os, pathlib, signal, subprocess, sys, threading, time
+from penstock import App
+
+app = App()
+
+@app.subscribe("orders", group="billing")
+def bill(record): ...
+
+def sleep():
+    time.sleep(300)
+
+def note(pid):
+    with open("children", "a") as file:
+        file.write(f"{os.getpid()} {pid}\\n")
+
+def start():
+    for command in (
+        ["sleep", "300"],
+        ["sh", "-c", "trap '' TERM; sleep 300; sleep 300"],
+        ["setsid", "sleep", "300"],
+    ):
+        note(subprocess.Popen(command).pid)
+    daemon = subprocess.run(
+        ["sh", "-c", "setsid sleep 300 >/dev/null & echo $!"], stdout=subprocess.PIPE, text=True
+    )
+    note(int(daemon.stdout))
+    process = multiprocessing.get_context("fork").Process(target=sleep)
+    process.start()
+    note(process.pid)
+    pathlib.Path("all").touch()
+
+if "penstock.worker.deaf" in sys.modules:
+    start()
+    threading.Thread(target=sleep).start()
+    def leave():
+        while not os.path.exists("exit"):
+            time.sleep(0.01)
+        os._exit(17)
+    threading.Thread(target=leave, daemon=True).start()
+"""
+
+
+@pytest.fixture
+def service(make_service: Make) -> Service:
+    service = make_service("shop:app", bootstrap_servers=NOWHERE, drain_timeout=20)
+    (service.directory / "shop.py").write_text(APP)
+    return service.start().until_listening()
+
+
+def children(service: Service) -> list[int]:
+    assert (service.directory / "all").exists()
+    lines = (service.directory / "children").read_text().splitlines()
+    return [int(line.split()[1]) for line in lines]
+
+
+def worker_of(service: Service) -> int:
+    return int((service.directory / "children").read_text().split()[0])
+
+
+def until_gone(pids: list[int], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while left := [pid for pid in pids if alive(pid)]:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.01)  # the poll interval of a wait on a condition
+
+
+def test_a_clean_end(service: Service) -> None:
+    """Neither a thread nor a child of ``multiprocessing``'s stretches the drain."""
+    started = children(service)
+    assert all(map(alive, started))
+    assert service.stop(signal.SIGUSR2) == 4, service.log_tail()
+    assert [pid for pid in started if alive(pid)] == []
+    assert service.exit_record()["drain_seconds"] < 10
+    told = {
+        line["pid"]: line["signal"]
+        for line in service.log_lines("ended what a handler left running")
+    }
+    assert set(started) <= set(told)
+    assert told[started[0]] == "TERM"
+    assert told[started[1]] == "KILL"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, 137), (signal.SIGSEGV, 139), (None, 1)]
+)
+def test_a_hard_end(service: Service, number: int | None, code: int) -> None:
+    started = children(service)
+    worker = worker_of(service)
+    if number is None:
+        (service.directory / "exit").touch()  # os._exit(17)
+    else:
+        os.kill(worker, number)
+    assert service.wait() == code, service.log_tail()
+    assert [pid for pid in started if alive(pid)] == []
+
+
+def test_an_orphaned_worker(service: Service) -> None:
+    """Its supervisor was killed: it ends what it started, and itself."""
+    started = children(service)
+    worker = worker_of(service)
+    service.send(signal.SIGKILL)
+    assert service.wait() == 137
+    until_gone([worker, *started])
