@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from devtools.service import Service
+from tests.conftest import unavailable
 
 NOWHERE = "127.0.0.1:1"
 Make = Callable[..., Service]
@@ -84,6 +85,21 @@ def test_a_signal_in_the_first_moments_waits(
     until(lambda: signal.SIGTERM in mask_of(service.pid, "SigBlk"), "blocked TERM")
     service.send(number)
     assert service.wait() == code, service.log_tail()
+
+
+def test_as_pid_1_a_signal_in_the_first_moments_is_not_dropped(
+    start: Callable[..., Service],
+) -> None:
+    """The kernel drops what PID 1 has no handler for, unless it is held."""
+    wrapper = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
+        unavailable("pid namespaces", "unshare --pid is refused")
+    service = start(wrapper=wrapper)
+    until(service.workers, "PID 1")
+    (init,) = service.workers()
+    until(lambda: signal.SIGUSR2 in mask_of(init, "SigBlk"), "blocked USR2")
+    os.kill(init, signal.SIGUSR2)
+    assert service.wait() == 4, service.log_tail()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])

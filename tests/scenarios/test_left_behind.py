@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from devtools.service import Service, alive
+from devtools.service import Service, alive, worker_pids
+from penstock import processes
+from tests.conftest import unavailable
 
 NOWHERE = "127.0.0.1:1"
 Make = Callable[..., Service]
@@ -72,6 +77,10 @@ def children(service: Service) -> list[int]:
     return [int(line.split()[1]) for line in lines]
 
 
+def cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def worker_of(service: Service) -> int:
     return int((service.directory / "children").read_text().split()[0])
 
@@ -120,3 +129,48 @@ def test_an_orphaned_worker(service: Service) -> None:
     service.send(signal.SIGKILL)
     assert service.wait() == 137
     until_gone([worker, *started])
+
+
+def test_what_bears_no_sign_of_its_worker(make_service: Make) -> None:
+    """A daemon with an environment of its own; and a child from before belongs to nobody here."""
+    shell = ("sh", "-c", 'sleep 300 & echo $! > before; exec "$0" "$@"')
+    service = make_service("shop:app", bootstrap_servers=NOWHERE, wrapper=shell)
+    daemon = '["sh", "-c", "env -i setsid sleep 300 >/dev/null & echo $!"]'
+    (service.directory / "shop.py").write_text(APP.replace('["setsid", "sleep", "300"]', daemon))
+    service.start().until_listening()
+    before = int((service.directory / "before").read_text())
+    sleepers = processes.offspring(processes.table(), (service.pid,))
+    assert before in sleepers
+    try:
+        assert service.stop() == 0
+        assert [pid for pid in sleepers if alive(pid)] == [before]
+    finally:
+        os.kill(before, signal.SIGKILL)
+
+
+def test_as_pid_1_the_orphans_of_others_are_left_alone(make_service: Make) -> None:
+    """What ``kubectl exec`` leaves running is handed to PID 1, and is none of its business."""
+    wrapper = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
+        unavailable("pid namespaces", "unshare --pid is refused")
+    service = make_service("shop:app", bootstrap_servers=NOWHERE, wrapper=wrapper)
+    (service.directory / "shop.py").write_text(APP)
+    service.start().until_listening()
+    (init,) = worker_pids(service.pid)
+    enter = ["nsenter", "--target", str(init), "--pid", "--mount"]
+    orphan = "for i in 1 2 3; do true & done; exec -a of-nobody sleep 300 &"
+    subprocess.run([*enter, "bash", "-c", orphan], check=True)
+
+    def handed() -> list[bytes]:
+        here = [cmdline(pid) for pid in worker_pids(init)]
+        return [line for line in here if not line.startswith(sys.executable.encode())]
+
+    # The three that ended are reaped; the fourth is there.
+    service.until(lambda: any(line.startswith(b"of-nobody") for line in handed()), "an orphan")
+    service.until(lambda: b"" not in handed(), "zombies to be reaped")
+    (worker,) = (pid for pid in worker_pids(init) if b"penstock.worker" in cmdline(pid))
+    os.kill(worker, signal.SIGKILL)
+    assert service.wait() == 137, service.log_tail()
+    killed = [line["program"] for line in service.log_lines("killed what a worker left behind")]
+    assert len(killed) >= 5
+    assert "of-nobody" not in killed
