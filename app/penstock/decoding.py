@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from penstock.error_text import name_of as class_of
 from penstock.errors import ConfigError, Undecodable
 from penstock.record import Record
 from penstock.signature import Handler, Kind, name_of
@@ -51,7 +52,10 @@ def _article(name: str) -> str:
 
 def _problems(error: Any) -> str:
     """What is wrong, in one line; where, but not the values: they may be confidential."""
-    found = error.errors(include_url=False, include_input=False)
+    try:
+        found = error.errors(include_url=False, include_input=False)
+    except Exception as raised:  # the text of what a validator raised
+        return f"its validator cannot say why ({class_of(raised)})"
     said = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in found[:3]]
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""  # noqa: PLR2004
     return "; ".join(said) + more

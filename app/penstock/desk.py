@@ -19,13 +19,13 @@ from itertools import count
 
 from penstock.app import Order
 from penstock.breaker import BreakerState, Circuit
-from penstock.errors import Poison
+from penstock.failure import Failure, Kind
 from penstock.flow import Flow
 from penstock.lane import Job, Lane, Refused, Stand, Strand
 from penstock.offset_map import BadMap
 from penstock.offsets import Position
 from penstock.plan import Plan
-from penstock.policy import Again, Last, Then, decide
+from penstock.policy import Again, Last, Redelivered, Then, decide, stays
 from penstock.record import Partition, Record
 from penstock.retry import Backoff
 
@@ -42,7 +42,7 @@ class Outcome:
     """What :meth:`Desk.finish` decided about the record that failed."""
 
     record: Record
-    verdict: Again | Last
+    verdict: Again | Last | Redelivered
     attempts: int
     #: For :meth:`Desk.sent`, with what became of it.
     letter: Job | None = None
@@ -78,8 +78,6 @@ class Desk:
         #: Partitions given up with finished work uncommitted, or work still in flight. While
         #: draining this means that the exit is not a clean one.
         self.abandoned = 0
-        #: Dead letters given up because the service leaves: the records will be handled again.
-        self.unsent: list[Refused] = []
         #: Records dropped before a handler started them, by topic, since last asked.
         self.dropped: dict[str, int] = {}
 
@@ -261,36 +259,52 @@ class Desk:
 
     # -- back from work ----------------------------------------------------------------
 
-    def finish(self, job: Job, error: BaseException | None, now: float) -> Outcome | None:
-        """Take a job back, with what its handler raised; tells what became of the record."""
+    def finish(self, job: Job, failure: Failure | None, now: float) -> Outcome | None:
+        """Take a job back, with how its handler failed; tells what became of the record."""
         strand, lane, records, done = job.strand, job.lane, job.records, job.done
         self.running -= 1
         lane.busy.discard(job)
-        whole = done == len(records)
+        rest = records[done:]
+        leaving = lane.leaving or self.draining
+        alone = len(rest) <= 1 or not self._plan.kind.batch
+        back = failure is not None and leaving and stays(failure, alone=alone)
         if self._circuit is not None:
-            self._count(job, error, not strand.attempts, now)
+            self._count(job, None if back else failure, not strand.attempts, now)
         if done:
             strand.attempts = 0  # they are the next record's now
             if strand.sizes:
                 strand.sizes.popleft()
-            self._free(lane, records if whole else records[:done])
+            self._free(lane, records if not rest else records[:done])
         strand.stand = Stand.IDLE
         if lane.gone:
             return None
         outcome = None
-        if not whole:
-            rest = records[done:]
-            if error is None:
+        if rest:
+            if failure is None:
                 strand.back(rest)
-            elif isinstance(error, Exception):
-                outcome = self._failed(job, strand, rest, error, now)
+            elif back:
+                outcome = Outcome(rest[0], Redelivered(), strand.attempts + 1)
+                strand.back(rest)
+            elif failure.kind is Kind.CRASH:
+                self._end(f"a handler raised {failure}")
+                strand.back(rest)
             else:
-                self._end(f"a handler raised {type(error).__name__}: {error}")
-                strand.back(rest)
-        if lane.leaving or self.draining:
+                outcome = self._failed(job, strand, rest, failure, now)
+        if leaving:
             self._drop(strand)
         self._go_on(strand, now)
         return outcome
+
+    def broke(self, job: Job | None, why: str) -> None:
+        """A runner came to an end that it should not have come to; ``job`` is what it held.
+
+        Nothing is known of it: its records stay uncommitted, and the service has to end.
+        """
+        if job is not None and job in job.lane.busy:
+            self.running -= 1
+            job.lane.busy.discard(job)
+            job.strand.back(job.records)
+        self._end(why)
 
     def _go_on(self, strand: Strand, now: float) -> None:
         """What follows when something of a strand is over."""
@@ -307,36 +321,36 @@ class Desk:
         if not lane.gone:
             self._flow.take(lane.partition, len(records), _size(records))
 
-    def _count(self, job: Job, error: BaseException | None, first_try: bool, now: float) -> None:
+    def _count(self, job: Job, failure: Failure | None, first_try: bool, now: float) -> None:
         """Tell the circuit breaker. Poison says nothing about the handler's health."""
         circuit = self._circuit
         if circuit is None or job.letter is not None:
             return
-        if (error is None and not job.done) or isinstance(error, Poison):
+        if (failure is None and not job.done) or (failure is not None and failure.poison):
             if job.probe:
                 circuit.probe_abandoned()
             return
         if job.probe:
-            circuit.finished(now, ok=error is None, probe=True)
+            circuit.finished(now, ok=failure is None, probe=True)
             return
         done = min(1, job.done) if self._plan.kind.batch else job.done
         for _ in range(done):
             circuit.finished(now, ok=True)
-        if error is not None and (first_try or job.done):
+        if failure is not None and (first_try or job.done):
             circuit.finished(now, ok=False)
 
     def _failed(
-        self, job: Job, strand: Strand, rest: list[Record], error: Exception, now: float
+        self, job: Job, strand: Strand, rest: list[Record], failure: Failure, now: float
     ) -> Outcome:
         """Decide about the first of ``rest``, whose handler raised."""
         strand.attempts += 1
         attempts = strand.attempts
         record = rest[0]
         if len(rest) > 1 and self._plan.kind.batch:
-            return self._failed_batch(strand, rest, error, now)
+            return self._failed_batch(strand, rest, failure, now)
         last_try = bool(strand.sizes and strand.sizes[0][1])
         spared = self.breaker is not BreakerState.CLOSED and not job.probe
-        verdict = decide(self._policy, error, attempts, self._random, spared=spared)
+        verdict = decide(self._policy, failure, attempts, self._random, spared=spared)
         if last_try and isinstance(verdict, Again) and not spared:
             verdict = self._policy.then
         if isinstance(verdict, Again):
@@ -348,7 +362,7 @@ class Desk:
         strand.attempts = 0
         if verdict.then is Then.STOP:
             self._end(
-                f"{record}: {_said(error)} after {attempts} "
+                f"{record}: {failure} after {attempts} "
                 f"{'attempt' if attempts == 1 else 'attempts'}; it stays uncommitted. Mend the "
                 "handler, or give the subscription then=dead_letter(…) or skip()"
             )
@@ -360,27 +374,27 @@ class Desk:
         if verdict.then is Then.SKIP:
             self._over(strand, record)
             return Outcome(record, verdict, attempts)
-        strand.letter = Refused(record, error, attempts, verdict.topic)
+        strand.letter = Refused(record, failure, attempts, verdict.topic)
         strand.letter_tries = 0
         letter = self._begin(Job(strand, [], letter=strand.letter), Stand.SENDING)
         return Outcome(record, verdict, attempts, letter)
 
     def _failed_batch(
-        self, strand: Strand, rest: list[Record], error: Exception, now: float
+        self, strand: Strand, rest: list[Record], failure: Failure, now: float
     ) -> Outcome:
         """A batch is tried again as it was; given up on, it is handed over record by record."""
         if strand.sizes:
             strand.sizes.popleft()
         attempts = strand.attempts
         strand.back(rest)
-        culprit = error.index if isinstance(error, Poison) else None
+        culprit = failure.index
         if culprit is not None and 0 <= culprit < len(rest):
             strand.attempts = 0
             parts = [(culprit, False), (1, False), (len(rest) - culprit - 1, False)]
             strand.sizes.extendleft(reversed([p for p in parts if p[0]]))
             return Outcome(rest[culprit], Again(0.0), attempts)
         spared = self.breaker is not BreakerState.CLOSED
-        verdict = decide(self._policy, error, attempts, self._random, spared=spared)
+        verdict = decide(self._policy, failure, attempts, self._random, spared=spared)
         if isinstance(verdict, Again):
             strand.sizes.appendleft((len(rest), False))
             self._again(strand, verdict.delay, now)
@@ -462,10 +476,7 @@ class Desk:
             self._drop(strand)
 
     def _drop(self, strand: Strand) -> None:
-        letter = strand.letter
         self._drop_count(strand.lane, strand.drop())
-        if self.draining and letter is not None and strand.letter is None:
-            self.unsent.append(letter)
         if strand.stand in (Stand.LATER, Stand.READY):
             strand.stand = Stand.IDLE
 
@@ -475,8 +486,8 @@ class Desk:
             self.dropped[topic] = self.dropped.get(topic, 0) + number
 
     def sending(self) -> list[Refused]:
-        """The dead letters that no broker has confirmed, those given up included."""
-        return self.unsent + [
+        """The dead letters that are on their way to the broker."""
+        return [
             job.letter
             for lane in self._lanes.values()
             for job in lane.busy
@@ -568,8 +579,3 @@ def _waits(lane: Lane) -> bool:
     """Whether the whole partition waits for a record's next try, or for its dead letter."""
     strand = lane.strands.get(None) if lane.order is Order.PARTITION else None
     return strand is not None and strand.stand is Stand.LATER and _failed(strand)
-
-
-def _said(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

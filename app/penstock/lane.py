@@ -15,6 +15,7 @@ from operator import attrgetter
 
 from penstock import offset_map
 from penstock.app import Order
+from penstock.failure import Failure
 from penstock.offsets import Position, Tracker
 from penstock.record import Partition, Record
 
@@ -84,11 +85,11 @@ class Strand:
 class Refused:
     """A record that will not be tried again, and why."""
 
-    __slots__ = ("attempts", "error", "record", "topic")
+    __slots__ = ("attempts", "failure", "record", "topic")
 
-    def __init__(self, record: Record, error: Exception, attempts: int, topic: str) -> None:
+    def __init__(self, record: Record, failure: Failure, attempts: int, topic: str) -> None:
         self.record = record
-        self.error = error
+        self.failure = failure
         self.attempts = attempts
         #: The dead-letter topic.
         self.topic = topic

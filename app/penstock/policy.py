@@ -4,6 +4,9 @@ raised ──▶ worth another try? ──yes──▶ again, after the back-off
                  │ no: attempts used up, an exception not to retry, poison
                  ▼
            then: dead_letter(topic) | skip() | stop()
+
+While a partition leaves (a drain, a revocation), only a record that cannot be decoded goes this
+way; any other that fails stays as it is, and is delivered again.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from typing import Final
 
 from penstock import arguments
 from penstock.breaker import Breaker
-from penstock.errors import ConfigError, Poison
+from penstock.errors import ConfigError
+from penstock.failure import Failure, Kind
 from penstock.retry import Backoff
 
 _EXCEPTIONS: Final = "exception classes, not those that end a process"
@@ -121,24 +125,40 @@ class Again:
     delay: float
 
 
+@dataclass(frozen=True, slots=True)
+class Redelivered:
+    """It failed while its partition leaves: not a failure that counts, nothing is decided."""
+
+
 def decide(
     policy: Policy,
-    error: Exception,
+    failure: Failure,
     attempts: int,
     random: Callable[[], float],
     *,
     spared: bool = False,
 ) -> Again | Last:
-    """What becomes of a record after its ``attempts``-th try (1 is the first) raised ``error``.
+    """What becomes of a record after its ``attempts``-th try (1 is the first) failed.
 
     ``spared``: the circuit breaker is open, so the fault is hardly in the record: it waits,
     however many attempts it had.
     """
-    if isinstance(error, Poison):
+    if failure.poison:
         return policy.then
     retry = policy.retry
-    if not isinstance(error, retry.on):
+    if not failure.retriable:
         return policy.then
     if not spared and retry.attempts is not None and attempts >= retry.attempts:
         return policy.then
     return Again(policy.backoff.delay(attempts, random))
+
+
+def stays(failure: Failure, *, alone: bool) -> bool:
+    """Whether what failed while its partition leaves is delivered again, whatever its policy.
+
+    What else goes down at the same moment (a sidecar, a client closed by the same TERM) makes
+    handlers fail, and says nothing about the record. Only decoding depends on the value alone;
+    and a record that was not ``alone`` with its failure, in a batch, cannot overtake the others.
+    What ends the service (``sys.exit()`` in a handler) does so at any time.
+    """
+    return failure.kind is not Kind.CRASH and (failure.kind is not Kind.UNDECODABLE or not alone)

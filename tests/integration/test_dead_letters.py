@@ -87,6 +87,10 @@ def stored(bootstrap: str, topic: str, partitions: int = 1) -> list[Any]:
     return found
 
 
+def _not_told(name: str, error: BaseException | None) -> None:
+    raise AssertionError(f"{name} ended") from error
+
+
 @pytest.fixture
 def dead(admin: Admin) -> str:
     """A new dead-letter topic of one partition."""
@@ -100,7 +104,8 @@ def sender(broker: Broker) -> Iterator[Callable[..., DeadLetters]]:
     made: list[DeadLetters] = []
 
     def make(*topics: str, bootstrap: str = "", **more: Any) -> DeadLetters:
-        made.append(DeadLetters(settings(bootstrap or broker.bootstrap, **more), topics))
+        where = settings(bootstrap or broker.bootstrap, **more)
+        made.append(DeadLetters(where, topics, _not_told))
         made[-1].start()
         return made[-1]
 
@@ -226,7 +231,7 @@ def test_no_topic_is_made_where_brokers_make_topics() -> None:
     if reason is not None:
         unavailable("kafka", reason)
     with Broker(properties={"auto.create.topics.enable": "true"}) as eager:
-        letter_box = DeadLetters(settings(eager.bootstrap), ("nowhere",))
+        letter_box = DeadLetters(settings(eager.bootstrap), ("nowhere",), _not_told)
         letter_box.start()
         told = Outcomes()
         letter_box.post(letter("nowhere", record()), told.note(0))
@@ -321,7 +326,9 @@ def test_credentials_and_rights() -> None:
             "sasl_password": PASSWORD,
         }
         letter_box = DeadLetters(
-            settings(guarded.sasl_bootstrap, **sasl), ("orders.dead", "readable", "hidden")
+            settings(guarded.sasl_bootstrap, **sasl),
+            ("orders.dead", "readable", "hidden"),
+            _not_told,
         )
         letter_box.start()
         told = Outcomes()
@@ -338,7 +345,9 @@ def test_credentials_and_rights() -> None:
         finally:
             letter_box.close(2.0)
         wrong = DeadLetters(
-            settings(guarded.sasl_bootstrap, **{**sasl, "sasl_password": "wrong"}), ("orders.dead",)
+            settings(guarded.sasl_bootstrap, **{**sasl, "sasl_password": "wrong"}),
+            ("orders.dead",),
+            _not_told,
         )
         wrong.start()
         wrong.post(letter("orders.dead", record()), told.note(3))

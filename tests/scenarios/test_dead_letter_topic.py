@@ -44,10 +44,10 @@ def test_missing_topic_holds_its_record_back_and_nothing_else(
     assert service.get("/livez")[0] == 200
     assert service.metrics()["penstock_retrying_records"] == 1
 
-    # A restart cannot finish it: not a clean one.
+    # A restart cannot finish it, and nothing of it is lost: the record is handled again.
     code = service.stop(signal.SIGUSR2)
     record = service.exit_record()
-    assert code == 2, record
+    assert code == 4, record
     assert f"{course.topic}[0]@{POISON}" in record["reason"]
     assert dead in record["reason"]
 

@@ -301,7 +301,7 @@ def test_a_stuck_handler_keeps_the_end_waiting() -> None:
     hands = desk.dispatcher._hands
     assert isinstance(hands, Coroutines)
     hands._thread.join(PATIENCE)
-    for task in hands._tasks.values():  # the process would end; a test cleans up
+    for task in list(hands._tasks.values()):  # the process would end; a test cleans up
         task.get_coro().close()
     hands._tasks.clear()
     hands._loop.close()

@@ -17,10 +17,11 @@ from penstock import offset_map
 from penstock.batching import Batch
 from penstock.breaker import Breaker, BreakerState
 from penstock.desk import Desk, Outcome
-from penstock.errors import NotSent, Poison
+from penstock.errors import NotSent, Poison, Undecodable
+from penstock.failure import failure_of
 from penstock.lane import Job, Lane, Stand
 from penstock.offsets import Position
-from penstock.policy import Again, Last, Retry, Then, dead_letter, skip, stop
+from penstock.policy import Again, Last, Redelivered, Retry, Then, dead_letter, skip, stop
 from penstock.record import Partition, Record
 from tests.unit.making import make_plan, orders
 
@@ -78,7 +79,7 @@ def new_records(random: Random) -> list[tuple[int, bytes | None]]:
 
 
 def steps(random: Random) -> list[tuple[int, str]]:
-    what = ["ok"] * 12 + ["error"] * 3 + ["poison", "other"]
+    what = ["ok"] * 12 + ["error"] * 3 + ["poison", "undecodable", "other"]
     return [(random.randrange(100), random.choice(what)) for _ in range(random.randint(1, 9))]
 
 
@@ -284,6 +285,7 @@ class DeskMachine(RuleBasedStateMachine):
             "ok": None,
             "error": ValueError("not today"),
             "poison": Poison("never", index=index if self.batch else None),
+            "undecodable": Undecodable("never", index=index if self.batch else None),
             "other": KeyError("not worth another try"),
         }
         for pick, what in steps:
@@ -321,11 +323,24 @@ class DeskMachine(RuleBasedStateMachine):
         self.tasks.remove(task)
         rest = job.records[task.at :]
         self.fatal_before = self.desk.fatal
-        outcome = self.desk.finish(job, error, self.now)
-        if owned.gone or not isinstance(error, Exception):
+        failure = None if error is None else failure_of(error, self.retry.on)
+        opened = self.desk.opened
+        outcome = self.desk.finish(job, failure, self.now)
+        if owned.gone or error is None:
             assert outcome is None
-            if error is not None and not owned.gone:
-                assert self.desk.fatal
+            return
+        leaving = owned.leaving or self.desk.draining
+        alone = len(rest) == 1 or not self.batch
+        decided = isinstance(error, Undecodable) and alone
+        if leaving and isinstance(error, Exception) and not decided:
+            assert outcome is not None
+            assert isinstance(outcome.verdict, Redelivered)
+            assert (self.desk.fatal, self.desk.opened) == (self.fatal_before, opened)
+            self.met["redelivered"] += 1
+            return
+        if not isinstance(error, Exception):
+            assert outcome is None
+            assert self.desk.fatal
             return
         assert outcome is not None
         if self.batch and len(rest) > 1:
@@ -345,6 +360,7 @@ class DeskMachine(RuleBasedStateMachine):
         owned.failures[record.offset] += 1
         assert outcome.record == record
         verdict = outcome.verdict
+        assert not isinstance(verdict, Redelivered)
         self.met["again" if isinstance(verdict, Again) else verdict.then] += 1
         spared = self.desk.breaker is not BreakerState.CLOSED and not task.job.probe
         hopeless = isinstance(error, Poison | KeyError)
@@ -358,11 +374,11 @@ class DeskMachine(RuleBasedStateMachine):
             assert isinstance(verdict, Last)
         if isinstance(verdict, Again):
             assert 0 < verdict.delay <= 4.0
-            if not (owned.leaving or self.desk.draining):
-                owned.not_before[record.offset] = self.now + verdict.delay
+            owned.not_before[record.offset] = self.now + verdict.delay
             assert outcome.letter is None
             return
-        assert verdict == self.then
+        assert isinstance(verdict, Last)
+        assert (verdict.then, verdict.topic) == (self.then.then, self.then.topic)
         if verdict.then is Then.STOP:
             assert self.desk.fatal
             # While it drains for one record, another may come to its end.
@@ -373,7 +389,7 @@ class DeskMachine(RuleBasedStateMachine):
             assert outcome.letter is not None
             assert outcome.letter.letter is not None
             assert outcome.letter.letter.record == record
-            assert outcome.letter.letter.error is error
+            assert outcome.letter.letter.failure.name == type(error).__name__
             self.letters.append(Task(outcome.letter, owned))
 
     def letter(self, pick: int, ok: bool) -> None:
@@ -462,8 +478,11 @@ class DeskMachine(RuleBasedStateMachine):
 
     def revoking(self, partition: Partition) -> None:
         if partition in self.owned:
+            self.take(3)
             self.desk.revoking([partition])
             self.owned[partition].leaving = True
+            if self.random.random() < 0.5:
+                self.work(steps(self.random), None)
 
     def revoked(self, partition: Partition, patient: bool, taken: bool) -> None:
         """``patient``: after what is in flight; ``taken``: so is the commit."""
@@ -530,7 +549,10 @@ class DeskMachine(RuleBasedStateMachine):
             return
         if exits and self.tasks:
             self.step(self.tasks[0], SystemExit(3))
+        if self.desk.fatal is None:
+            self.take(5)
         self.desk.drain()
+        self.work(steps(self.random), None)
         for _ in range(self.random.randrange(5)):
             self.happens(self.random)
         while self.finish_something():
@@ -714,6 +736,7 @@ def test_the_machine_meets_what_it_is_made_for() -> None:
     for seed in range(3):
         met.update(long_run(seed, "key").met)
     wanted = {"known", "finished", "again", *Then, "restart", "backlog", "breaker", "probe"}
+    wanted.add("redelivered")
     assert {name for name in wanted if not met[name]} == set()
 
 
@@ -745,7 +768,7 @@ def test_a_partition_that_waits_for_its_retry_is_held_though_records_come_late()
     desk.flow()
     job = desk.take(0.0)
     assert job is not None
-    desk.finish(job, ValueError("not today"), 0.0)
+    desk.finish(job, failure_of(ValueError("not today"), [Exception]), 0.0)
     desk.feed(zero, log[3:], 0.0)  # was on its way
     assert desk.flow() == ([zero], [])
     due = desk.due()
@@ -770,12 +793,12 @@ def test_an_open_breaker_does_not_hold_up_dead_letters() -> None:
         record = Record("orders", partition.number, 0, 0, None, b"", ())
         desk.feed(partition, [record], 0.0)
     jobs = [job for _ in PARTITIONS if (job := desk.take(0.0)) is not None]
-    outcome = desk.finish(jobs[0], Poison("no such customer"), 0.0)
+    outcome = desk.finish(jobs[0], failure_of(Poison("no such customer"), [Exception]), 0.0)
     assert outcome is not None
     assert outcome.letter is not None
     assert desk.sent(outcome.letter, NotSent("no such topic"), 0.0) == 0.5
     for job in jobs[1:]:
-        desk.finish(job, RuntimeError("the database is down"), 0.0)
+        desk.finish(job, failure_of(RuntimeError("the database is down"), [Exception]), 0.0)
     assert desk.breaker is BreakerState.OPEN
     assert desk.take(11.0) is not None, "the letter is due, whatever waits before it"
     assert desk.take(11.0) is None, "nothing else is, while the breaker is open"

@@ -445,7 +445,7 @@ def test_a_failure_is_told_with_its_record(make: Make, monkeypatch: pytest.Monke
     told: list[dict[str, Any]] = []
 
     class Log:
-        def error(self, _event: str, **fields: Any) -> None:
+        def warning(self, _event: str, **fields: Any) -> None:
             told.append(fields)
 
     monkeypatch.setattr("penstock.worker.dispatch.log", Log())

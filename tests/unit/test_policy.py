@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, HandlerTimeout, Poison, Undecodable
+from penstock.failure import failure_of
 from penstock.policy import Again, Last, Policy, Retry, Then, dead_letter, decide, skip, stop
 from penstock.retry import Backoff
 
@@ -47,7 +48,9 @@ def policy(then: Last, **retry: Any) -> Policy:
 def test_what_becomes_of_a_failure(
     then: Last, retry: dict[str, Any], error: Exception, attempts: int, spared: bool, again: bool
 ) -> None:
-    verdict = decide(policy(then, **retry), error, attempts, lambda: 0.0, spared=spared)
+    made = policy(then, **retry)
+    failure = failure_of(error, made.retry.on)
+    verdict = decide(made, failure, attempts, lambda: 0.0, spared=spared)
     if again:
         assert isinstance(verdict, Again)
     else:
@@ -65,7 +68,8 @@ def test_delays_double_up_to_the_limit_each_up_to_a_fifth_shorter(
     attempts: int, first: float, times: float, chance: float, spared: bool
 ) -> None:
     made = policy(stop(), first=first, limit=first * times)
-    verdict = decide(made, ValueError(), attempts, lambda: chance, spared=spared)
+    failure = failure_of(ValueError(), made.retry.on)
+    verdict = decide(made, failure, attempts, lambda: chance, spared=spared)
     assert isinstance(verdict, Again)
     full = min(first * times, first * 2.0 ** min(attempts - 1, 1_000))
     assert verdict.delay == pytest.approx(full * (1 - 0.2 * chance))

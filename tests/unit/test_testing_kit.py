@@ -23,11 +23,14 @@ from penstock import (
     dead_letter,
     offset_map,
     skip,
+    stop,
 )
 from penstock.breaker import BreakerState
+from penstock.errors import Undecodable
 from penstock.letters import origin
 from penstock.offset_map import SPAN
 from penstock.offsets import Position
+from penstock.policy import Last
 from penstock.record import Partition
 from penstock.testing import EPOCH, Kit, KitError, Try
 from penstock.testing.world import World
@@ -537,15 +540,63 @@ def test_a_handler_that_outlasts_the_drain_is_abandoned() -> None:
     assert kit.repeated == []
 
 
-def test_a_restart_with_a_dead_letter_that_is_not_taken_is_no_clean_one() -> None:
+def test_a_dead_letter_that_waits_is_no_matter_for_a_restart() -> None:
+    """As a retry that waits: its record is handled again."""
     kit = kit_of(Fails(bad=9), retry=Retry(attempts=1), then=DEAD)
     [bad] = send(kit, "bad")
     kit.refuse_letters()
     kit.advance(10)
-    assert kit.restart() is Exit.FORCED
+    assert kit.restart() is Exit.RESTART
     kit.refuse_letters(0)
     kit.run()
     assert (text(kit.dead_letters()), kit.attempts(bad), kit.committed()) == (["bad"], 2, 1)
+
+
+class Closing:
+    """Waits for a second; then what it uses was closed by the restart, the first time."""
+
+    def __init__(self) -> None:
+        self.tried: list[str] = []
+
+    async def __call__(self, records: list[Record]) -> None:
+        self.tried += text(records)
+        await asyncio.sleep(1)
+        if len(self.tried) <= len(records):
+            raise ConnectionError("the client has been closed")
+
+
+@pytest.mark.parametrize("then", [skip(), stop(), DEAD])
+@pytest.mark.parametrize("how", ["restart", "rebalance"])
+def test_what_fails_while_it_leaves_is_not_decided(then: Last, how: str) -> None:
+    kit = kit_of(Closing(), batch=Batch(count=2), retry=Retry(attempts=1), then=then)
+    send(kit, "a", "b")
+    kit.run(until=lambda: len(kit.in_flight) == 2)
+    if how == "restart":
+        assert kit.restart() is Exit.RESTART
+    else:
+        kit.rebalance()
+    assert (kit.stopped, kit.skipped, kit.committed()) == (None, [], None)
+    kit.run()
+    assert (text(kit.handled), kit.skipped, kit.committed()) == (["a", "b"], [], 2)
+    if then is DEAD:
+        assert kit.dead_letters() == []
+
+
+@pytest.mark.parametrize("then", [skip(), stop(), DEAD])
+def test_what_cannot_be_decoded_is_decided_while_it_leaves(then: Last) -> None:
+    kit = kit_of(Undecoded(), then=then)
+    send(kit, "a")
+    kit.run(until=lambda: len(kit.in_flight) == 1)
+    assert kit.restart() is (Exit.CRASHED if then == stop() else Exit.RESTART)
+    assert kit.committed() == (None if then == stop() else 1)
+
+
+class Undecoded:
+    """As a model with an asynchronous decoder would: after a second."""
+
+    async def __call__(self, record: Record) -> None:
+        await asyncio.sleep(1)
+        raise Undecodable(f"{record} is not an Order")
 
 
 def test_a_crash_repeats_what_was_not_committed() -> None:

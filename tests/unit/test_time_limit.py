@@ -25,7 +25,7 @@ def limit() -> Iterator[Callable[[float], TimeLimit]]:
     made: list[TimeLimit] = []
 
     def make(seconds: float) -> TimeLimit:
-        made.append(TimeLimit(seconds))
+        made.append(TimeLimit(seconds, lambda *_: None))
         made[-1].start()
         return made[-1]
 

@@ -14,6 +14,7 @@ from penstock.errors import NotSent, PenstockError, TooLarge, Unconfirmed
 from penstock.kafka.producer import Outgoing, Producer
 from penstock.letters import Detail, Letter, headers
 from penstock.settings import Settings
+from penstock.watched import Ended, watched
 
 log = structlog.get_logger("penstock.kafka")
 
@@ -43,11 +44,11 @@ class _Posted:
         record = letter.record
         return Outgoing(letter.topic, record.key, record.value, headers(letter, self.detail))
 
-    def over(self, error: Exception | None) -> None:
+    def over(self, error: Exception | None, ended: Ended) -> None:
         try:
             self.done(error)
-        except Exception:  # the caller's own; the others still have to be told
-            log.exception("telling the outcome of a dead letter failed")
+        except Exception as raised:  # the caller's own; the others still have to be told
+            ended(threading.current_thread().name, raised)
 
 
 class DeadLetters:
@@ -60,7 +61,8 @@ class DeadLetters:
     waits in the worker's (bounded) buffer.
     """
 
-    def __init__(self, settings: Settings, topics: Collection[str]) -> None:
+    def __init__(self, settings: Settings, topics: Collection[str], ended: Ended) -> None:
+        """``ended`` is told when the thread cannot go on: nothing can be sent any more."""
         self._settings = settings
         self._topics = frozenset(topics)
         self._missing: frozenset[str] = frozenset()
@@ -71,7 +73,10 @@ class DeadLetters:
         self._queue: deque[_Posted] = deque()
         self._changed = threading.Condition()
         self._until: float | None = None  # set: closing
-        self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
+        self._ended = ended
+        self._thread = threading.Thread(
+            target=watched(self._run, self._is_closing, ended), name="dead-letters", daemon=True
+        )
 
     def start(self) -> None:
         """Start the thread. Letters may be posted before."""
@@ -90,7 +95,7 @@ class DeadLetters:
                 self._queue.append(posted)
                 self._changed.notify()
                 return
-        posted.over(_closed(letter))
+        posted.over(_closed(letter), self._ended)
 
     def missing(self) -> frozenset[str]:
         """Dead-letter topics that the cluster does not have, as far as is known."""
@@ -127,14 +132,15 @@ class DeadLetters:
                     self._deliver(posted)
                 if time.monotonic() >= self._look_at and self._until is None:
                     self._look()
-        except Exception:  # a fault of ours must not leave records waiting in silence
-            log.exception("the thread of the dead letters ended")
-        finally:
+        finally:  # also when a fault of ours ends it: records must not wait in silence
             with self._changed:
                 if self._until is None:
                     self._until = 0.0
             self._fail_rest()
             self._disconnect()
+
+    def _is_closing(self) -> bool:
+        return self._until is not None
 
     def _take(self) -> list[_Posted] | None:
         """What is posted; nothing when it is time to look at the topics; ``None``: end."""
@@ -157,7 +163,7 @@ class DeadLetters:
                     each.detail = Detail(each.detail + 1)
                     again.append(each)
                 else:
-                    each.over(outcome)
+                    each.over(outcome, self._ended)
             posted = again
 
     def _try(self, posted: list[_Posted]) -> Iterable[Exception | None]:
@@ -229,7 +235,7 @@ class DeadLetters:
             rest = list(self._queue)
             self._queue.clear()
         for each in rest:
-            each.over(_closed(each.letter))
+            each.over(_closed(each.letter), self._ended)
 
 
 def _closed(letter: Letter) -> NotSent:

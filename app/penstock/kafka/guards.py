@@ -35,6 +35,7 @@ class Guards:
         self._fetcher = consumer._fetcher  # noqa: SLF001 (traps 1 and 14)
         self._subscription = consumer._subscription  # noqa: SLF001 (trap 14)
         self._client = client
+        self._thread = consumer._net._io_thread  # noqa: SLF001 (it may end)
         self._topics = topics
         self._failure = failure
         self._static = static
@@ -75,6 +76,7 @@ class Guards:
         Raises:
             KafkaFailure: something that ``poll`` did not tell makes going on impossible.
         """
+        self._alive()
         self._wedge()
         self._refused()
         self._fenced()
@@ -92,6 +94,15 @@ class Guards:
 
     def _stable(self) -> bool:
         return self._coordinator.state is MemberState.STABLE
+
+    def _alive(self) -> None:
+        """The client's I/O thread must live: it sends the heartbeats, and runs rebalances.
+
+        What ended it is logged by the client, and is what every later call raises; some of
+        that looks as if it would pass.
+        """
+        if not self._thread.is_alive():
+            raise KafkaFailure("the Kafka client's I/O thread ended")
 
     def _wedge(self) -> None:
         """Trap 2, the group-leader wedge.
@@ -145,6 +156,8 @@ class Guards:
     def raised(self, error: Exception) -> KafkaFailure | CommitRefused:
         """What ``poll`` raised, as ours; of a batch that cannot be read, with its partition."""
         failure = self._failure(error)
+        if not self._thread.is_alive():
+            return KafkaFailure(f"the Kafka client's I/O thread ended: {failure}")
         records = self._fetcher._next_partition_records  # noqa: SLF001 (trap 1)
         if isinstance(failure, Unreadable) and records:
             return _naming(records.topic_partition, failure)

@@ -67,6 +67,7 @@ PRIVATE: Final = (
     "_fetcher._next_in_line_exception_metadata",
     "_fetcher._next_partition_records",
     "_fetcher._paused_partition_records",
+    "_net._io_thread",
     "_net.run",
     "_subscription.assignment",
     "_subscription.is_paused",

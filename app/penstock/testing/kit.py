@@ -306,7 +306,8 @@ class Kit:
         """A planned restart: drain, commit, end; a new process begins where that one left.
 
         Returns how the old one ended: ``RESTART``; ``FORCED`` if a handler was still running at
-        the deadline, or a dead letter was not taken; ``CRASHED`` if a record had ended it.
+        the deadline; ``CRASHED`` if a record had ended it. What fails meanwhile is not decided,
+        and a record that waits (for its next try, for its dead letter) is handled again.
         """
         self._may_be_called()
         ended = Exit.CRASHED
@@ -388,7 +389,7 @@ class Kit:
         )
         for member in self._members:
             member.commit()
-        return any(m.desk.running or m.desk.sending() for m in self._members)
+        return any(m.desk.running for m in self._members)
 
     def _kill(self) -> None:
         for member in self._members:

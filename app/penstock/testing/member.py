@@ -7,7 +7,6 @@ service; the decisions are the desk's in both.
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any
@@ -15,11 +14,12 @@ from typing import Any
 from penstock.decoding import caller, check_result
 from penstock.desk import Desk, Outcome
 from penstock.errors import HandlerTimeout
+from penstock.failure import Failure, failure_of
 from penstock.lane import Job, Refused
 from penstock.letters import Letter
 from penstock.offsets import Position
 from penstock.plan import Plan
-from penstock.policy import Again, Then
+from penstock.policy import Again, Last, Then
 from penstock.record import Partition, Record
 from penstock.testing.calls import Expired, Spending, Try
 from penstock.testing.errors import KitError
@@ -157,7 +157,7 @@ class Member:
     async def _work(self, job: Job) -> None:
         """See :meth:`penstock.worker.coroutines.Coroutines._run`, of which this is the twin."""
         lane, batch = job.lane, self._plan.kind.batch
-        failure: BaseException | None = None
+        failure: Failure | None = None
         try:
             for records in [job.records] if batch else [[r] for r in job.records]:
                 if lane.stop:
@@ -176,7 +176,7 @@ class Member:
                 return
             if _is_the_tests(error):
                 raise
-            failure = error
+            failure = failure_of(error, self._plan.policy.retry.on)
         self._give_back(job, failure)
 
     async def _handle(self, records: list[Record]) -> None:
@@ -233,17 +233,17 @@ class Member:
         if failure is not None:
             raise failure
 
-    def _give_back(self, job: Job, error: BaseException | None) -> None:
-        outcome = self.desk.finish(job, error, self._world.loop.time())
+    def _give_back(self, job: Job, failure: Failure | None) -> None:
+        outcome = self.desk.finish(job, failure, self._world.loop.time())
         self.count_dropped()
-        if error is not None and outcome is not None:
+        if failure is not None and outcome is not None:
             self._settle(outcome)
 
     def _settle(self, outcome: Outcome) -> None:
         verdict = outcome.verdict
         if isinstance(verdict, Again):
             self._world.counts["retried"] += 1
-        elif verdict.then is Then.SKIP:
+        elif isinstance(verdict, Last) and verdict.then is Then.SKIP:
             self._world.finished(outcome.record, "skipped")
         if outcome.letter is not None:
             self._send(outcome.letter)
@@ -273,9 +273,9 @@ class Member:
         return Letter(
             record=refused.record,
             topic=refused.topic,
-            reason=str(refused.error),
-            error=type(refused.error).__name__,
-            traceback="".join(traceback.format_exception(refused.error)),
+            reason=refused.failure.text,
+            error=refused.failure.name,
+            traceback=refused.failure.traceback,
             attempts=refused.attempts,
             group=self._plan.group,
             at=EPOCH + self._world.loop.time(),

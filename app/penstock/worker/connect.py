@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import structlog
 
-from penstock.errors import KafkaFailure, PenstockError
+from penstock.error_text import said, traceback_of
+from penstock.errors import CommitRefused, KafkaFailure, PenstockError
 from penstock.kafka.port import Connect, Engine, Rebalance
 from penstock.retry import Backoff
 
@@ -18,6 +19,9 @@ log = structlog.get_logger("penstock.worker")
 _FIRST_TRY = 3.0
 _LONGEST_TRY = 30.0
 _BACKOFF = Backoff(first=0.5, limit=10.0)
+
+#: What another try may mend. Anything else is a fault, and would come again for ever.
+_PASSES = (CommitRefused, OSError)
 
 
 class Connector:
@@ -47,6 +51,10 @@ class Connector:
                 return None
             if error is None:
                 return None
+            if not isinstance(error, _PASSES):
+                log.critical("a fault of Penstock's", exception=traceback_of(error))
+                self.failure = PenstockError(f"making the Kafka client failed: {said(error)}")
+                return None
             tried += 1
             # A slow broker (TLS, SASL, a far region) deserves more time at each try.
             timeout = min(_LONGEST_TRY, timeout * 2)
@@ -64,13 +72,13 @@ class Connector:
 
     def _try(
         self, timeout: float, wake: threading.Event, leaving: Callable[[], bool]
-    ) -> tuple[Engine | None, Exception | None]:
-        result: list[Engine | Exception] = []
+    ) -> tuple[Engine | None, BaseException | None]:
+        result: list[Engine | BaseException] = []
 
         def attempt() -> None:
             try:
                 result.append(self._connect(self._rebalance, timeout))
-            except Exception as error:  # handed to the waiting thread
+            except BaseException as error:  # handed to the waiting thread
                 result.append(error)
             wake.set()
 
@@ -82,4 +90,4 @@ class Connector:
         if not result:
             return None, None if leaving() else TimeoutError("the client did not come back")
         first = result[0]
-        return (None, first) if isinstance(first, Exception) else (first, None)
+        return (None, first) if isinstance(first, BaseException) else (first, None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.board import Board, Slot
 from penstock.errors import HandlerTimeout
+from penstock.failure import Failure
 from penstock.lane import Job
 from penstock.plan import Plan
 from penstock.worker.hands import Jobs
@@ -89,27 +90,40 @@ class Coroutines:
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.call_soon(self._pump)
-        self._loop.run_forever()
+        while not self._closed and not self._loop.is_closed():
+            # A handler may stop the loop, and what a task of its own raises may: SystemExit
+            # does. Then the service ends, but the other handlers have to come to theirs.
+            try:
+                self._loop.run_forever()
+                error: BaseException = RuntimeError("a handler stopped the event loop")
+            except BaseException as raised:
+                error = raised
+            if not self._closed:
+                self._jobs.broke(None, error)
         left = list(self._tasks.values())
-        if not left:
+        if not left and not self._loop.is_closed():
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
     def _pump(self) -> None:
         """Give work to every free slot, as far as there is some."""
         self._nudged = False
-        while self._free and not self._closed:
-            job = self._jobs.take()
-            if job is None:
-                self._look_again()
-                return
-            if job.letter is not None:
-                self._jobs.send(job)
-                continue
-            slot = self._free.pop()
-            self._tasks[slot] = self._loop.create_task(
-                self._work(job, slot), name=f"handler-{slot}"
-            )
+        job: Job | None = None
+        try:
+            while self._free and not self._closed:
+                job = self._jobs.take()
+                if job is None:
+                    self._look_again()
+                    return
+                if job.letter is not None:
+                    self._jobs.send(job)
+                    continue
+                slot = self._free.pop()
+                self._tasks[slot] = self._loop.create_task(
+                    self._work(job, slot), name=f"handler-{slot}"
+                )
+        except BaseException as error:  # the loop would only log it
+            self._jobs.broke(job, error)
 
     def _look_again(self) -> None:
         """Back-offs that end, breakers that let one through: nobody else wakes the loop."""
@@ -123,17 +137,20 @@ class Coroutines:
     async def _work(self, job: Job | None, index: int) -> None:
         """A task's life: one job after another, as long as there are some."""
         slot = self._slots[index]
-        while job is not None:
-            if job.letter is not None:
-                self._jobs.send(job)
-                job = self._jobs.take()
-                continue
-            if not self._batch:
-                job = await self._run(job, slot)
-                continue
-            job = await self._run_batch(job, slot)
-            if time.monotonic() - self._yielded_at > _SLICE:
-                await self._yield()
+        try:
+            while job is not None:
+                if job.letter is not None:
+                    self._jobs.send(job)
+                    job = self._jobs.take()
+                    continue
+                if not self._batch:
+                    job = await self._run(job, slot)
+                    continue
+                job = await self._run_batch(job, slot)
+                if time.monotonic() - self._yielded_at > _SLICE:
+                    await self._yield()
+        except BaseException as error:  # not the handler's: those are caught where it is called
+            self._jobs.broke(job, error)
         del self._tasks[index]
         self._free.append(index)
         self._pump()  # something may have come between the look and the line before
@@ -146,7 +163,7 @@ class Coroutines:
         call, timeout = self._call, self._timeout
         clock = time.monotonic
         durations: list[float] = []
-        failure: BaseException | None = None
+        failure: Failure | None = None
         slot.enter(lane.partition.topic)
         age = self._jobs.began(records[0])
         start = clock()
@@ -167,7 +184,7 @@ class Coroutines:
                 if now - self._yielded_at > _SLICE:
                     start = await self._yield()
         except BaseException as error:  # the desk decides
-            failure = _plain(error)
+            failure = self._jobs.failed(error)
         job.done = len(durations)
         slot.clear()
         return self._jobs.give_back(job, failure, durations, age)
@@ -176,7 +193,7 @@ class Coroutines:
         lane, records = job.lane, job.records
         first, count = records[0], len(records)
         durations: list[float] = []
-        failure: BaseException | None = None
+        failure: Failure | None = None
         slot.enter(lane.partition.topic)
         age = self._jobs.began(first)
         start = time.monotonic()
@@ -191,13 +208,14 @@ class Coroutines:
                 lane.done_all(records)
                 job.done = count
         except BaseException as error:  # as above
-            failure = _plain(error)
+            failure = self._jobs.failed(error)
         slot.clear()
         return self._jobs.give_back(job, failure, durations, age)
 
     async def _yield(self) -> float:
         """Let every task that is ready go on; returns when that was over."""
-        await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):  # of a handler that has returned
+            await asyncio.sleep(0)
         self._yielded_at = time.monotonic()
         return self._yielded_at
 
@@ -209,10 +227,3 @@ class Coroutines:
             if limit.expired():
                 raise HandlerTimeout(f"took longer than {seconds:g} s") from None
             raise
-
-
-def _plain(error: BaseException) -> BaseException:
-    """A handler that cancelled itself has failed like any other."""
-    if isinstance(error, asyncio.CancelledError):
-        return RuntimeError("the handler was cancelled from within")
-    return error

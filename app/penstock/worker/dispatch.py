@@ -19,7 +19,6 @@ import math
 import random
 import threading
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
@@ -28,12 +27,13 @@ from penstock.board import Board
 from penstock.breaker import BreakerState
 from penstock.decoding import caller
 from penstock.desk import Desk, Outcome
-from penstock.errors import HandlerTimeout, Poison
+from penstock.error_text import forget_traceback, said, traceback_of
+from penstock.failure import Failure, Kind, failure_of
 from penstock.lane import Job
 from penstock.letters import Letter
 from penstock.offsets import Position
 from penstock.plan import Plan
-from penstock.policy import Again, Then
+from penstock.policy import Again, Redelivered, Then
 from penstock.record import Partition, Record
 from penstock.telemetry.catalog import FailureReason
 from penstock.telemetry.tally import Tally
@@ -158,10 +158,36 @@ class Dispatcher:
             self._board.first_taken(wall)
         return wall - record.timestamp / 1000 if record.timestamp and record.timestamp > 0 else None
 
+    def failed(self, error: BaseException) -> Failure:
+        """Judge what a handler raised. Never raises, and lets go of the frames."""
+        policy = self._plan.policy
+        failure = failure_of(error, policy.retry.on, traced=policy.then.then is Then.DEAD_LETTER)
+        forget_traceback(error)
+        return failure
+
+    def broke(self, job: Job | None, error: BaseException) -> None:
+        """A runner cannot go on: the service ends, and says why. ``job`` is what it held."""
+        self.ended(threading.current_thread().name, error, job)
+
+    def ended(self, name: str, error: BaseException | None, job: Job | None = None) -> None:
+        """A thread ended that should live; ``error`` is ``None`` if it just returned."""
+        what = "it returned" if error is None else said(error)
+        log.error(
+            "a thread ended that should not",
+            thread=name,
+            error=what,
+            exception=None if error is None else traceback_of(error),
+        )
+        with self._work:
+            self._desk.broke(job, f"the thread {name} ended: {what}")
+            for condition in (self._work, self._clock, self._change):
+                condition.notify_all()
+        self.on_settled()
+
     def give_back(
         self,
         job: Job,
-        error: BaseException | None,
+        failure: Failure | None,
         durations: Sequence[float],
         age: float | None,
     ) -> Job | None:
@@ -170,21 +196,21 @@ class Dispatcher:
         topic = lane.partition.topic
         now = time.monotonic()
         with self._work:
-            outcome = desk.finish(job, error, now)
+            outcome = desk.finish(job, failure, now)
             stopped = lane.stop
             following = None if self._ended else desk.take(now)
             dropped = desk.dropped
             if dropped:
                 desk.dropped = {}
-            more = desk.ready or error is not None
+            more = desk.ready or failure is not None
             self._wake()
             if self._looking:
                 self._change.notify_all()
         if durations:
             self._board.last_done(time.time())
             self._tally.handled(topic, "lost" if lane.gone else "done", durations, age)
-        if error is not None:
-            self._tell(job, outcome, error)
+        if failure is not None:
+            self._tell(job, outcome, failure)
             if outcome is not None and outcome.letter is not None:
                 self.send(outcome.letter)
         if dropped:
@@ -197,39 +223,46 @@ class Dispatcher:
             self.on_settled()
         return following
 
-    def _tell(self, job: Job, outcome: Outcome | None, error: BaseException) -> None:
+    def _tell(self, job: Job, outcome: Outcome | None, failure: Failure) -> None:
         """Log and count a failure, with what follows from it."""
         topic = job.lane.partition.topic
+        # A traceback names the error; what is expected is told without one.
+        expected = failure.poison or failure.kind is Kind.TIMEOUT
+        how = {"error": failure.text} if expected else {"exception": failure.traceback}
         if outcome is None:
-            log.error("handler failed", partition=str(job.lane.partition), exc_info=error)
+            log.error("handler failed", partition=str(job.lane.partition), **how)
             return
-        self._tally.failure(topic, _reason(error))
-        verdict, said = outcome.verdict, {"record": str(outcome.record)}
-        trace = None if isinstance(error, Poison | HandlerTimeout) else error
-        if trace is None:
-            said["error"] = str(error)
+        verdict, how["record"] = outcome.verdict, str(outcome.record)
+        if isinstance(verdict, Redelivered):
+            when = "draining" if self._desk.draining else "its partition moved away"
+            log.warning(
+                "handler failed while leaving; the record will be delivered again",
+                meanwhile=when,
+                **how,
+            )
+            return
+        self._tally.failure(topic, _reason(failure))
+        attempts = outcome.attempts
         if isinstance(verdict, Again):
             self._tally.count(topic, "retried")
             log.error(
                 "handler failed; the record will be tried again",
-                attempt=outcome.attempts,
+                attempt=attempts,
                 delay=round(verdict.delay, 3),
-                exc_info=trace,
-                **said,
+                **how,
             )
         elif verdict.then is Then.SKIP:
             self._tally.count(topic, "skipped")
-            log.error("record skipped", attempts=outcome.attempts, exc_info=trace, **said)
+            log.error("record skipped", attempts=attempts, **how)
         elif verdict.then is Then.DEAD_LETTER:
             log.error(
                 "record goes to the dead letters",
-                attempts=outcome.attempts,
+                attempts=attempts,
                 dead_letter_topic=verdict.topic,
-                exc_info=trace,
-                **said,
+                **how,
             )
         else:
-            log.error("record cannot be handled", attempts=outcome.attempts, exc_info=trace, **said)
+            log.error("record cannot be handled", attempts=attempts, **how)
 
     def _tell_breaker(self) -> None:
         state = self._desk.breaker
@@ -252,13 +285,13 @@ class Dispatcher:
         refused = job.letter
         assert refused is not None
         assert self._post is not None
-        error = refused.error
+        failure = refused.failure
         letter = Letter(
             record=refused.record,
             topic=refused.topic,
-            reason=str(error),
-            error=type(error).__name__,
-            traceback="".join(traceback.format_exception(error)),
+            reason=failure.text,
+            error=failure.name,
+            traceback=failure.traceback,
             attempts=refused.attempts,
             group=self._plan.group,
             at=time.time(),
@@ -293,7 +326,7 @@ class Dispatcher:
             self.on_settled()
 
     def sending(self) -> list[str]:
-        """What waits for the confirmation of its dead letter, for people."""
+        """The records whose dead letters are on their way to the broker, for people."""
         with self._work:
             return [f"{item.record} (to {item.topic})" for item in self._desk.sending()]
 
@@ -458,7 +491,7 @@ class Dispatcher:
             )
 
 
-def _reason(error: BaseException) -> FailureReason:
-    if isinstance(error, Poison):
+def _reason(failure: Failure) -> FailureReason:
+    if failure.poison:
         return "poison"
-    return "timeout" if isinstance(error, HandlerTimeout) else "error"
+    return "timeout" if failure.kind is Kind.TIMEOUT else "error"

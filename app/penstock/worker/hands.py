@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from penstock.failure import Failure
 from penstock.lane import Job
 from penstock.record import Record
 
@@ -28,10 +29,22 @@ class Jobs(Protocol):
         """A runner begins with ``record``; returns its age in seconds, where that is known."""
         ...
 
+    def failed(self, error: BaseException) -> Failure:
+        """Judge what a handler raised. Never raises, whatever the exception does."""
+        ...
+
+    def broke(self, job: Job | None, error: BaseException) -> None:
+        """A runner cannot go on, by no fault of the handler; ``job`` is what it held."""
+        ...
+
+    def ended(self, name: str, error: BaseException | None) -> None:
+        """The thread ``name`` ended while it should live; ``error``: what it raised."""
+        ...
+
     def give_back(
         self,
         job: Job,
-        error: BaseException | None,
+        failure: Failure | None,
         durations: Sequence[float],
         age: float | None,
     ) -> Job | None:

@@ -16,6 +16,7 @@ import structlog
 from penstock.board import Board, Working
 from penstock.budget import Budget
 from penstock.caught_up import CaughtUp
+from penstock.error_text import said, traceback_of
 from penstock.errors import CommitRefused, KafkaFailure, PenstockError
 from penstock.exits import Exit
 from penstock.kafka.port import Commit, Engine, Membership
@@ -138,6 +139,9 @@ class PollLoop:
                     self._dispatcher.wait_for_room(_POLL)
         except KafkaFailure as failure:
             return failure
+        except Exception as error:  # a fault of ours: what is finished can still be committed
+            log.critical("a fault of Penstock's", exception=traceback_of(error))
+            return PenstockError(f"an unexpected error in the poll loop: {said(error)}")
         return None
 
     def _apply_pauses(self) -> None:

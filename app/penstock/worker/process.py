@@ -23,6 +23,7 @@ from penstock import stacks
 from penstock.board import Board
 from penstock.budget import Budget
 from penstock.channel import Channel, Message
+from penstock.error_text import said, traceback_of
 from penstock.errors import PenstockError, SidecarMissing
 from penstock.exits import Exit
 from penstock.kafka.port import Connect
@@ -33,6 +34,7 @@ from penstock.seat import Seat
 from penstock.steps import Steps
 from penstock.telemetry.tally import Tally
 from penstock.wake import WakePipe
+from penstock.watched import watched
 from penstock.worker.connect import Connector
 from penstock.worker.dispatch import Dispatcher
 from penstock.worker.leaving import abandon
@@ -78,7 +80,11 @@ class Worker:
         self._facts: dict[str, Any] = {"state": "connecting", "joined": False}
         self._turned = False
         self._control_wake = WakePipe()
-        self._control = threading.Thread(target=self._listen, name="control", daemon=True)
+        self._control = threading.Thread(
+            target=watched(self._listen, self._finished.is_set, self._thread_ended),
+            name="control",
+            daemon=True,
+        )
 
     # -- the main thread ---------------------------------------------------------------
 
@@ -89,16 +95,22 @@ class Worker:
         replacement that is connected already shortens the gap of a reload.
         """
         self._control.start()
+        try:
+            return self._live()
+        except BaseException as error:  # a fault of ours, or no more threads: say so, and end
+            log.critical("a fault of Penstock's", exception=traceback_of(error))
+            return self._gave_up(PenstockError(f"an unexpected error: {said(error)}"))
+
+    def _live(self) -> int:
         failure: PenstockError | None = self._wait_for_sidecars()
         engine = None
         if failure is None:
             engine = self._connector.connect(self._wake, self._leaving)
             self._steps.mark("connect")
-            failure = self._connector.failure
+            failure = self._connector.failure or self._fatal()
         if engine is None:
             if failure is not None:
-                self._channel.send("fatal", code=failure.exit_code, reason=str(failure))
-                return int(failure.exit_code)
+                return self._gave_up(failure)
             assert self._order is not None
             return self._leave(self._order, Ending.nothing_done(self._order.restart))
 
@@ -120,7 +132,7 @@ class Worker:
         # Records in the buffer make the collector run often; what was imported (some hundred
         # thousand objects) need not be looked at each time.
         gc.freeze()
-        fatal = loop.consume(self._leaving)
+        fatal = loop.consume(self._leaving) or self._fatal()
         if fatal is not None:
             log.error("ending", reason=str(fatal))
             self._channel.send("fatal", code=fatal.exit_code, reason=str(fatal))
@@ -135,6 +147,22 @@ class Worker:
             self._letters.close(max(0.1, order.budget.worker_left(time.monotonic()) / 2))
         return self._leave(order, ending)
 
+    def _gave_up(self, failure: PenstockError) -> int:
+        """Say why, and go without a drain."""
+        self._finished.set()
+        self._channel.send("fatal", code=failure.exit_code, reason=str(failure))
+        return int(failure.exit_code)
+
+    def _fatal(self) -> PenstockError | None:
+        why = self._dispatcher.fatal
+        return None if why is None else PenstockError(why)
+
+    def _thread_ended(self, name: str, error: BaseException | None) -> None:
+        """A thread ended that should live; on that thread. The worker has to end."""
+        self._dispatcher.ended(name, error)
+        self._wake.set()
+        self._started.set()
+
     # -- dead letters ------------------------------------------------------------------
 
     def _open_letters(self) -> None:
@@ -143,7 +171,7 @@ class Worker:
         if then.then is Then.DEAD_LETTER:
             from penstock.kafka.dead_letters import DeadLetters  # noqa: PLC0415 (a producer)
 
-            self._letters = DeadLetters(self._plan.settings, (then.topic,))
+            self._letters = DeadLetters(self._plan.settings, (then.topic,), self._thread_ended)
             self._letters.start()
 
     def _post(self, letter: Letter, done: Callable[[Exception | None], None]) -> None:
@@ -164,7 +192,7 @@ class Worker:
     # -- leaving -----------------------------------------------------------------------
 
     def _leaving(self) -> bool:
-        return self._order is not None
+        return self._order is not None or self._dispatcher.fatal is not None
 
     def _wait_for_sidecars(self) -> SidecarMissing | None:
         """Nothing reaches Kafka before the sidecars are up; returns which one is not."""

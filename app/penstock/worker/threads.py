@@ -10,6 +10,7 @@ from typing import Any
 from penstock import stacks
 from penstock.board import Board, Slot
 from penstock.decoding import check_result
+from penstock.failure import Failure
 from penstock.lane import Job
 from penstock.plan import Plan
 from penstock.worker.hands import Jobs
@@ -23,7 +24,8 @@ class Threads:
         self._jobs = jobs
         self._batch = plan.kind.batch
         self._call = call
-        self._limit = None if plan.policy.timeout is None else TimeLimit(plan.policy.timeout)
+        timeout = plan.policy.timeout
+        self._limit = None if timeout is None else TimeLimit(timeout, jobs.ended)
         self._threads = [
             threading.Thread(
                 target=self._work, args=(board.slot(i),), name=f"handler-{i}", daemon=True
@@ -59,14 +61,17 @@ class Threads:
         """A thread's life."""
         call = self._call if self._limit is None else self._limit.around(self._call)
         run = self._run_batch if self._batch else self._run
-        while (job := self._jobs.wait()) is not None:
-            following: Job | None = job
-            while following is not None:
-                if following.letter is not None:
-                    self._jobs.send(following)
-                    following = self._jobs.take()
-                    continue
-                following = run(following, slot, call)
+        held: Job | None = None
+        try:
+            while (held := self._jobs.wait()) is not None:
+                while held is not None:
+                    if held.letter is not None:
+                        self._jobs.send(held)
+                        held = self._jobs.take()
+                        continue
+                    held = run(held, slot, call)
+        except BaseException as error:  # not the handler's: those are caught where it is called
+            self._jobs.broke(held, error)
 
     def _run(self, job: Job, slot: Slot, call: Callable[[Any], Any]) -> Job | None:
         """Handle records one after another; the hot path, without a lock."""
@@ -77,7 +82,7 @@ class Threads:
         done = lane.done
         clock = time.monotonic
         durations: list[float] = []
-        failure: BaseException | None = None
+        failure: Failure | None = None
         slot.enter(lane.partition.topic)
         age = self._jobs.began(records[0])
         start = clock()
@@ -97,7 +102,7 @@ class Threads:
                 start = now
                 done(offset)
         except BaseException as error:  # tried again or given up on, or fatal: the desk decides
-            failure = error
+            failure = self._jobs.failed(error)
         job.done = len(durations)
         slot.clear()
         return self._jobs.give_back(job, failure, durations, age)
@@ -107,7 +112,7 @@ class Threads:
         lane, records = job.lane, job.records
         first, count = records[0], len(records)
         durations: list[float] = []
-        failure: BaseException | None = None
+        failure: Failure | None = None
         slot.enter(lane.partition.topic)
         age = self._jobs.began(first)
         start = time.monotonic()
@@ -119,6 +124,6 @@ class Threads:
                 lane.done_all(records)
                 job.done = count
         except BaseException as error:  # as above
-            failure = error
+            failure = self._jobs.failed(error)
         slot.clear()
         return self._jobs.give_back(job, failure, durations, age)

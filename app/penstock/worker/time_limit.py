@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.errors import HandlerTimeout
+from penstock.watched import Ended, watched
 
 
 class _Expired(BaseException):
@@ -41,11 +42,14 @@ class _Call:
 class TimeLimit:
     """Watches the calls of all handler threads, with one thread named ``time-limit``."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, ended: Ended) -> None:
+        """``ended`` is told when the watching thread could not go on."""
         self._seconds = seconds
         self._calls: dict[int, _Call] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="time-limit", daemon=True)
+        self._thread = threading.Thread(
+            target=watched(self._watch, self._over.is_set, ended), name="time-limit", daemon=True
+        )
 
     def start(self) -> None:
         """Start watching."""
