@@ -19,7 +19,7 @@ from typing import Any, Final
 
 Message = dict[str, Any]
 
-#: A status of a thousand partitions is some 50 KB. Beyond this the stream is not ours.
+#: A status of a thousand partitions is some 50 KB. A line beyond this is not ours.
 _LONGEST: Final = 16 * 1024 * 1024
 _PATIENCE: Final = 1
 
@@ -33,6 +33,9 @@ class Channel:
         self._lock = threading.Lock()
         self._buffer = bytearray()
         self._torn = False
+        self._skipping = False
+        #: Lines that were no message: too long, or no JSON object.
+        self.garbled = 0
         self.ended = False
 
     @classmethod
@@ -73,9 +76,12 @@ class Channel:
         return True
 
     def receive(self) -> list[Message]:
-        """The complete messages that are there; sets ``ended`` at the stream's end."""
+        """The complete messages that are there; sets ``ended`` at the stream's end.
+
+        Whatever else is there is counted in ``garbled`` and left out.
+        """
         data = b""
-        while True:
+        while len(data) <= _LONGEST:  # an end that never stops writing is read in turns
             try:
                 part = self._sock.recv(1 << 18, socket.MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
@@ -88,15 +94,25 @@ class Channel:
             data += part
         self._buffer += data
         *lines, rest = bytes(self._buffer).split(b"\n")
+        if self._skipping and lines:  # the end of a line that was too long
+            self._skipping = False
+            del lines[0]
+        if self._skipping or len(rest) > _LONGEST:
+            self.garbled += not self._skipping
+            self._skipping = True
+            rest = b""
         self._buffer = bytearray(rest)
-        if len(rest) > _LONGEST:
-            self.ended = True
-        messages = []
-        for line in lines:
-            try:
-                message = json.loads(line)
-            except ValueError:  # a worker killed in the middle of a line
-                continue
-            if isinstance(message, dict):
-                messages.append(message)
-        return messages
+        return [message for line in lines if (message := self._parsed(line)) is not None]
+
+    def _parsed(self, line: bytes) -> Message | None:
+        if not line:  # what ends a line that was cut
+            return None
+        try:
+            message = json.loads(line)
+        # A worker killed in the middle of a line; brackets ten thousand deep.
+        except (ValueError, RecursionError):
+            message = None
+        if isinstance(message, dict):
+            return message
+        self.garbled += 1
+        return None

@@ -104,7 +104,8 @@ class Lifecycle:
         self.forced = False
         self.interrupted = False
         self.want_quiet = False
-        self.reloading = False
+        #: Asked for and not begun: while starting, or while another one runs.
+        self.reload_wanted = False
 
     # -- transitions -------------------------------------------------------------------
 
@@ -145,10 +146,10 @@ class Lifecycle:
             case Kind.QUIET | Kind.RESUME:
                 return self._quiet(wanted=request.kind is Kind.QUIET)
             case Kind.RELOAD:
-                if self.state not in (State.RUNNING, State.QUIET):
+                if self.ending:
                     return Outcome.REFUSED
-                outcome = Outcome.REPEATED if self.reloading else Outcome.ACCEPTED
-                self.reloading = True
+                outcome = Outcome.REPEATED if self.reload_wanted else Outcome.ACCEPTED
+                self.reload_wanted = True
                 return outcome
             case Kind.DUMP:
                 return Outcome.ACCEPTED

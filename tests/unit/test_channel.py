@@ -92,7 +92,9 @@ def test_whatever_comes_in_whatever_pieces(items: list[object], size: int) -> No
     ours.close()
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[1]", b"7", b"null", b"\xff\xfe", b'{"t":'])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"{", b"[1]", b"7", b"null", b"\xff\xfe", b'{"t":', b"[" * 9999]
+)
 def test_garbage_is_left_out(raw: tuple[Channel, socket.socket], garbage: bytes) -> None:
     ours, theirs = raw
     theirs.send(garbage + b'\n{"t":"drained"}\n')
@@ -118,14 +120,18 @@ def test_a_line_without_an_end_is_no_message(raw: tuple[Channel, socket.socket])
     assert ours.ended
 
 
-def test_a_stream_that_never_ends_a_line_is_not_ours(
+def test_a_line_that_is_too_long_is_left_out(
     raw: tuple[Channel, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.channel._LONGEST", 1000)
     ours, theirs = raw
-    theirs.send(b"x" * 1001)
-    assert ours.receive() == []
-    assert ours.ended
+    for _ in range(3):  # however long it is, nothing of it is kept
+        theirs.send(b"x" * 1001)
+        assert ours.receive() == []
+        assert not ours._buffer
+    theirs.send(b'x"}\n{"t":"status"}\n')
+    assert ours.receive() == [{"t": "status"}]
+    assert (ours.garbled, ours.ended) == (1, False)
 
 
 def fill(channel: Channel) -> int:

@@ -165,8 +165,21 @@ def test_quiet_asked_while_starting_is_kept_for_later() -> None:
     assert life.started() is State.QUIET
 
 
-def test_a_reload_is_refused_before_the_start() -> None:
-    assert Lifecycle().request(ASKED["HUP"], alive=True) is Outcome.REFUSED
+def test_a_reload_asked_for_while_starting_is_kept_for_later() -> None:
+    life = Lifecycle()
+    assert life.request(ASKED["HUP"], alive=True) is Outcome.ACCEPTED
+    assert life.request(ASKED["HUP"], alive=True) is Outcome.REPEATED
+    life.started()
+    assert life.reload_wanted
+
+
+def test_a_reload_asked_for_while_one_runs_comes_after_it() -> None:
+    life = Lifecycle()
+    life.started()
+    life.request(ASKED["HUP"], alive=True)
+    life.reload_wanted = False  # begun
+    assert life.request(ASKED["HUP"], alive=True) is Outcome.ACCEPTED
+    assert life.request(ASKED["HUP"], alive=True) is Outcome.REPEATED
 
 
 def test_a_stop_while_starting_drains_at_once() -> None:

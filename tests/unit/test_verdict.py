@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.supervisor.child import LastWords
 from penstock.supervisor.exit_record import InFlight
-from penstock.supervisor.verdict import End, judge
+from penstock.supervisor.messages import LastWords
+from penstock.supervisor.verdict import Blame, End, blame, judge
 
 STUCK = (InFlight("orders", 3, 42, None, 9.0, None),)
 CODES = [0, 1, 2, 3, 4, 17, 64, 78, 128, 129, 137, 139, 255]
 WORDS = [
     None,
+    LastWords(78, clean=True, reason="clean, it says, and yet 78"),
     *(LastWords(code, clean=True, reason="") for code in (0, 4)),
     LastWords(2, clean=False, reason="the drain deadline passed", stuck=STUCK),
     LastWords(1, clean=False, reason="fenced"),
@@ -27,11 +28,12 @@ class Ended:
     killed: bool
     last_words: LastWords | None
     fatal: LastWords | None
+    consumed: bool = True
 
 
 CASES = [
-    (Ended(draining, discarded, killed, words, fatal), code)
-    for draining, discarded, killed in itertools.product([False, True], repeat=3)
+    (Ended(draining, discarded, killed, words, fatal, consumed), code)
+    for draining, discarded, killed, consumed in itertools.product([False, True], repeat=4)
     for words in WORDS
     for fatal in FATAL
     for code in CODES
@@ -45,12 +47,28 @@ def test_every_combination(code: int) -> None:
         if status != code:
             continue
         end, words = judge(worker, code), worker.last_words
-        assert end.counts == (not worker.discarded)
-        if worker.discarded:
+        cost_nothing = worker.discarded and not worker.consumed
+        assert end.counts == (not cost_nothing)
+        for spare in (False, True):
+            blamed = blame(worker, end, spare=spare)
+            if end.planned:
+                assert blamed is Blame.NOBODY
+            elif worker.consumed or not spare:
+                assert blamed is Blame.SERVICE
+            else:
+                assert blamed is Blame.REPLACEMENT
+        if cost_nothing:
             assert end.planned
             continue
-        asked_and_clean = worker.draining and words is not None and words.clean
-        earned = asked_and_clean and words is not None and (worker.killed or code == words.code)
+        asked_and_clean = (
+            worker.draining and words is not None and words.clean and worker.fatal is None
+        )
+        earned = (
+            asked_and_clean
+            and words is not None
+            and words.code in (0, 4)
+            and (worker.killed or code == words.code)
+        )
         assert end.planned == earned, (worker, code)
         if earned:
             assert words is not None

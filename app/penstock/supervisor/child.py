@@ -1,94 +1,97 @@
-"""One worker process, seen from the supervisor: its pid, channel, board and last words."""
+"""One worker process, seen from the supervisor: what it was told, and what it said."""
 
 from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from penstock.channel import Message
+from penstock.board import Board
+from penstock.channel import Channel, Message
+from penstock.exits import Exit
 from penstock.record import printable
-from penstock.settings import Settings, from_wire
+from penstock.seat import Seat
+from penstock.supervisor import messages
 from penstock.supervisor.exit_record import InFlight
 from penstock.supervisor.health import WorkerHealth
-from penstock.supervisor.spawn import SLOTS, Spawned
+from penstock.supervisor.messages import Facts, Hello, LastWords, Reading
+from penstock.supervisor.spawn import SLOTS
+from penstock.supervisor.verdict import End
 from penstock.telemetry.tally import Tally
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A subscription, for people: ``topics`` are names, or the pattern between slashes."""
+class Process(Protocol):
+    """A process that was started, and what it shares with us (``spawn.Spawned``)."""
 
-    name: str
-    group: str
-    topics: tuple[str, ...]
-    pattern: bool
+    index: int
+    spawned_at: float
+    board: Board
+    stacks: int
+    channel: Channel
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
 
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """What a worker knows once it has imported the application."""
+    def signal(self, number: int) -> None:
+        """Send a signal, unless it was reaped."""
+        ...
 
-    settings: Settings
-    concurrency: int
-    #: All of the application's; the worker's own is the one at its index, modulo their number.
-    subscriptions: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LastWords:
-    """How a worker says it ended."""
-
-    code: int
-    clean: bool
-    reason: str
-    stuck: tuple[InFlight, ...] = ()
+    def reaped(self, code: int) -> None:
+        """It is gone; ``code`` as ``os.waitstatus_to_exitcode`` gives it."""
+        ...
 
 
 class Child:
     """A worker process. Spawned at once; consumes only once told to ``start``."""
 
-    def __init__(self, spawned: Spawned) -> None:
-        self.index = spawned.index
-        self.spawned_at = spawned.spawned_at
-        self.board = spawned.board
-        self.stacks = spawned.stacks
-        self.channel = spawned.channel
-        self._popen = spawned.popen
-        self.pid = self._popen.pid
-        self.mark = spawned.mark
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.index = process.index
+        self.spawned_at = process.spawned_at
+        self.board = process.board
+        self.stacks = process.stacks
+        self.channel = process.channel
+        self.pid = process.pid
         self.hello: Hello | None = None
+        #: Why it can never be told to start.
+        self.unusable: str | None = None
         self.last_words: LastWords | None = None
         self.fatal: LastWords | None = None
-        self.started = False
-        self.draining = False
+        #: Told to start: from here on it has something to lose.
+        self.consumed = False
+        #: The order to drain that it was last given: ``(restart, seat)``.
+        self.order: tuple[bool, Seat] | None = None
         #: Ended by us before it had anything to lose; its code says nothing.
         self.discarded = False
         #: Ended by us at a deadline.
         self.killed = False
-        self.gone = False
-        self.facts: dict[str, Any] = {}
+        #: How it ended, once that is judged.
+        self.end: End | None = None
+        self.facts = Facts()
         self.tally = Tally()
         self.ever_joined = False
+        #: The first thing it said that could not be read.
+        self.garbled: str | None = None
+        #: Whether that was logged.
+        self.complained = False
 
     # -- telling it --------------------------------------------------------------------
 
     def start(self) -> None:
         """Let it consume."""
-        self.started = True
+        self.consumed = True
         self.channel.send("start")
 
-    def drain(self, *, restart: bool, seat: str, seconds: float) -> None:
-        """Let it finish and go; a worker that has not said hello has nothing to finish."""
-        self.draining = True
-        if self.hello is None:
-            self.discard()
-        else:
-            self.channel.send("drain", restart=restart, seat=seat, seconds=seconds)
+    def drain(self, *, restart: bool, seat: Seat, seconds: float) -> None:
+        """Let it finish and go, within ``seconds``."""
+        self.order = restart, seat
+        self.channel.send("drain", restart=restart, seat=seat, seconds=seconds)
 
     def discard(self) -> None:
         """End a worker that never consumed."""
+        assert not self.consumed
         self.discarded = True
         self.signal(signal.SIGKILL)
 
@@ -99,46 +102,73 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Send a signal, if it is still ours to signal."""
-        if self._popen.returncode is None:
-            os.kill(self.pid, number)
+        self._process.signal(number)
 
     # -- hearing from it ---------------------------------------------------------------
 
     def take(self, message: Message) -> str:
-        """Take a message in; returns its kind."""
-        kind = str(message.get("t"))
-        match kind:
-            case "hello":
-                self.hello = Hello(
-                    settings=from_wire(message["settings"]),
-                    concurrency=int(message["concurrency"]),
-                    subscriptions=tuple(
-                        Reading(s["name"], s["group"], tuple(s["topics"]), bool(s["pattern"]))
-                        for s in message["subscriptions"]
-                    ),
-                )
-                self.board.slots = min(SLOTS, self.hello.concurrency)
-            case "status":
-                self.tally = Tally.from_json(message.pop("tally"))
-                self.facts = message
-                self.ever_joined = self.ever_joined or bool(message.get("joined"))
-            case "drained":
-                self.last_words = LastWords(
-                    code=int(message["code"]),
-                    clean=bool(message["clean"]),
-                    reason=str(message["reason"]),
-                    stuck=tuple(InFlight.from_json(item) for item in message["stuck"]),
-                )
-            case "fatal":
-                self.fatal = LastWords(
-                    int(message["code"]), clean=False, reason=str(message["reason"])
-                )
-        return kind
+        """Take a message in; returns its kind. What cannot be read changes nothing."""
+        kind = message.get("t")
+        try:
+            match kind:
+                case "hello":
+                    self._greeted(message)
+                case "status":
+                    self._reported(message)
+                case "drained":
+                    self._drained(message)
+                case "fatal":
+                    self.fatal = self.fatal or messages.read_fatal(message)
+                case "dumped":
+                    pass
+                case _:
+                    self._not_understood(kind, "no kind of message")
+        except ValueError as error:
+            self._not_understood(kind, str(error))
+        return str(kind)
+
+    def _not_understood(self, kind: object, why: str) -> None:
+        self.garbled = self.garbled or f"{str(kind)[:80]}: {why}"
+
+    def _greeted(self, message: Message) -> None:
+        if self.hello is not None or self.unusable is not None:
+            raise ValueError("a second one")
+        try:
+            self.hello = messages.read_hello(message)
+        except ValueError as error:
+            self.unusable = (
+                f"what it said of the application cannot be understood ({error}): if Penstock "
+                "itself was upgraded, restart the service"
+            )
+            return
+        self.board.slots = min(SLOTS, self.hello.concurrency)
+
+    def _reported(self, message: Message) -> None:
+        self.facts, wrong = messages.read_facts(message, self.facts)
+        self.ever_joined = self.ever_joined or self.facts.joined
+        self.tally = messages.read_tally(message)
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    def _drained(self, message: Message) -> None:
+        """The worst that it ever said counts, and so does what cannot be read."""
+        if self.last_words is not None and not self.last_words.clean:
+            return
+        try:
+            self.last_words = messages.read_drained(message)
+        except ValueError as error:
+            self.last_words = LastWords(
+                Exit.CRASHED, clean=False, reason=f"its last words could not be read ({error})"
+            )
+            raise
+        if self.last_words.clean and not self.draining:
+            self.last_words = LastWords(
+                Exit.CRASHED, clean=False, reason="it drained without being asked to"
+            )
 
     def reaped(self, code: int) -> None:
         """It is gone; ``code`` as ``os.waitstatus_to_exitcode`` gives it."""
-        self.gone = True
-        self._popen.returncode = code  # or subprocess would wait for it again
+        self._process.reaped(code)
 
     def release(self) -> None:
         """Give its memory and descriptors back, once nobody reads them any more."""
@@ -147,6 +177,16 @@ class Child:
         os.close(self.stacks)
 
     # -- looking at it -----------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """Whether it was told to drain."""
+        return self.order is not None
+
+    @property
+    def gone(self) -> bool:
+        """Whether it ended and was judged."""
+        return self.end is not None
 
     @property
     def reading(self) -> Reading | None:
@@ -158,7 +198,7 @@ class Child:
     @property
     def joined(self) -> bool:
         """Whether it is a member of its group, as far as it last said."""
-        return bool(self.facts.get("joined"))
+        return self.facts.joined
 
     def health(self) -> WorkerHealth:
         """For the probes."""

@@ -1,109 +1,60 @@
-"""HUP: replace the workers in place, one after another, without the container exiting.
+"""What became of the reloads (HUP) that were asked for. Pure: no I/O, no clock.
 
-The replacement is started first and waits: if the new code does not even import, the old
-worker goes on as if nothing had happened. Only then is the old one drained, and with static
-membership it keeps its seat, so no rebalance happens.
+Told in ``/status`` and in ``penstock_reloads_total``, for whoever asked and waits.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
-import structlog
+State = Literal["none", "wanted", "running", "done", "given up"]
 
-from penstock.supervisor.child import Child
-from penstock.supervisor.verdict import End
-
-if TYPE_CHECKING:
-    from penstock.supervisor.service import Supervisor
-
-#: How long a replacement may take to import the application, in seconds.
-_PATIENCE = 120.0
-
-log = structlog.get_logger("penstock.supervisor")
+DONE: Final = "done"
+GIVEN_UP: Final = "given_up"
 
 
-class Reload:
-    """A rolling replacement under way. ``step`` until it returns true."""
+@dataclass(slots=True)
+class Reloads:
+    """The reload asked for last, and how many ended how. Times in seconds since the epoch.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._sup = supervisor
-        self._todo = sorted(supervisor.children)
-        self.replacement: Child | None = None
-        self._old: Child | None = None
-        self._failed = False
-        log.info("reloading", workers=len(self._todo))
+    ``id`` counts those that were accepted. One that is asked for while another runs comes
+    after it, so that it reaches every worker that was started before it was asked for.
+    """
 
-    def step(self, now: float) -> bool:
-        """Go on as far as possible; true when done, or given up."""
-        if self._failed:
-            return True
-        if self.replacement is None:
-            return self._next()
-        new = self.replacement
-        if new.hello is None:
-            if now - new.spawned_at > _PATIENCE and not new.discarded:
-                log.error("reload given up: the new worker does not come up", worker=new.index)
-                new.discard()
-            return False
-        before, after = len(self._sup.subscriptions), len(new.hello.subscriptions)
-        if before != after and not new.discarded:
-            # Which worker does what goes by that number.
-            log.error(
-                "reload given up: the application has another number of subscriptions; restart",
-                before=before,
-                after=after,
-            )
-            new.discard()
-        if new.discarded:
-            return False
-        if self._old is not None:
-            if not self._old.draining:
-                settings = self._sup.settings
-                assert settings is not None
-                self._old.drain(
-                    restart=True,
-                    seat=self._sup.seat_in_place(),
-                    seconds=settings.drain_timeout,
-                )
-                self._deadline = now + settings.drain_timeout
-            elif now >= self._deadline and not self._old.killed:
-                log.error("a worker did not drain in time; ending it", worker=self._old.index)
-                self._old.kill()
-            return False
-        # The old one is gone: the new one takes its place, and starts like any other.
-        self._sup.swap(new)
-        self.replacement = None
-        log.info("worker replaced", worker=new.index, pid=new.pid)
-        return False
+    state: State = "none"
+    id: int = 0
+    reason: str = ""
+    requested_by: str = ""
+    asked_at: float | None = None
+    ended_at: float | None = None
+    #: The one under way.
+    running: int | None = None
+    #: How they ended, for metrics.
+    counts: Counter[str] = field(default_factory=Counter)
 
-    _deadline = 0.0
+    def asked(self, by: str, at: float) -> None:
+        """One was accepted."""
+        self.id += 1
+        self.state, self.reason, self.requested_by = "wanted", "", by
+        self.asked_at, self.ended_at = at, None
 
-    def _next(self) -> bool:
-        waiting = [c for c in self._sup.children.values() if not c.joined]
-        if waiting:
-            return False  # one at a time: the last one must have joined
-        if not self._todo:
-            log.info("reloaded")
-            return True
-        index = self._todo.pop(0)
-        self._old = self._sup.children[index]
-        self.replacement = self._sup.spawn(index)
-        return False
+    def begin(self) -> None:
+        """It starts."""
+        self.state, self.running = "running", self.id
 
-    def buried(self, child: Child, end: End) -> bool:
-        """A process ended: tells whether that was part of the reload and not a failure."""
-        if child is self.replacement:
-            self.replacement = None  # or the service would wait for it for ever
-            if self._old is None:
-                return False
-            # It never consumed. The old worker has not been touched yet, or is draining.
-            log.error("reload given up: the new worker failed", reason=end.reason)
-            self._failed = not self._old.draining
-            return self._failed
-        if child is self._old and child.draining:
-            self._old = None
-            if not end.planned:
-                log.error("the replaced worker did not end cleanly", reason=end.reason)
-            return True
-        return False
+    def over(self, at: float, *, given_up: str | None = None) -> None:
+        """The one under way is done, or was given up for this reason."""
+        self.counts[DONE if given_up is None else GIVEN_UP] += 1
+        if self.running in (None, self.id):
+            self.state = "done" if given_up is None else "given up"
+            self.reason, self.ended_at = given_up or "", at
+        self.running = None
+
+    def interrupt(self, at: float, why: str) -> None:
+        """The service ends: whatever was under way or wanted will not be."""
+        if self.running is not None:
+            self.over(at, given_up=why)
+        if self.state == "wanted":
+            self.over(at, given_up=why)

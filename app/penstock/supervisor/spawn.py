@@ -53,6 +53,20 @@ class Spawned:
         finally:
             held.restore(before)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.popen.pid
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless it was reaped: then the id is somebody else's."""
+        if self.popen.returncode is None:
+            os.kill(self.popen.pid, number)
+
+    def reaped(self, code: int) -> None:
+        """It is gone; ``code`` as ``os.waitstatus_to_exitcode`` gives it."""
+        self.popen.returncode = code  # or subprocess would wait for it again
+
 
 def workers_hint() -> int:
     """How many workers to start before the settings are known; a bad value is told later."""

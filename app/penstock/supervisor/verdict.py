@@ -1,8 +1,14 @@
-"""How a worker's end counts. Pure: what it said, and how it exited, against what was asked."""
+"""How a worker's end counts. Pure: what it said, and how it exited, against what was asked.
+
+Every process that was ever started is judged here, by one rule, whatever it was started for
+and whenever it ends. 0 and 4 are earned only if every process that consumed ended clean, so
+one that consumed and did not makes them impossible; one that never did has nothing to lose.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from penstock import exits
@@ -11,7 +17,7 @@ from penstock.supervisor.exit_record import InFlight
 
 
 class Words(Protocol):
-    """A worker's last words (see ``child.LastWords``)."""
+    """A worker's last words (see ``messages.LastWords``)."""
 
     @property
     def code(self) -> int:
@@ -37,9 +43,14 @@ class Words(Protocol):
 class Ended(Protocol):
     """What is known of a worker that ended."""
 
-    draining: bool
+    consumed: bool
     discarded: bool
     killed: bool
+
+    @property
+    def draining(self) -> bool:
+        """Whether it had been told to drain."""
+        ...
 
     @property
     def last_words(self) -> Words | None:
@@ -63,6 +74,15 @@ class End:
     counts: bool = True
 
 
+class Blame(Enum):
+    """Whose failure an end is."""
+
+    NOBODY = auto()
+    #: The replacement was not made; who was to be replaced goes on.
+    REPLACEMENT = auto()
+    SERVICE = auto()
+
+
 def judge(worker: Ended, code: int) -> End:
     """Turn a worker's exit code into what it means.
 
@@ -70,25 +90,41 @@ def judge(worker: Ended, code: int) -> End:
     with them on its own (``os._exit(0)`` in a handler) has crashed.
     """
     words = worker.last_words
-    if worker.discarded:
+    if worker.discarded and not worker.consumed:
         return End(Exit.STOPPED, planned=True, reason="", counts=False)
-    if words is not None and words.clean and worker.draining and worker.killed:
-        # It had done everything; only its process would not end (a thread of the user's).
-        return End(words.code, exits.is_planned(words.code), words.reason)
+    if (
+        words is not None
+        and words.clean
+        and exits.is_planned(words.code)
+        and worker.draining
+        and worker.fatal is None
+        # Killed by us: it had done everything; only its process would not end (a thread of
+        # the user's).
+        and (worker.killed or code == words.code)
+    ):
+        return End(words.code, planned=True, reason=words.reason)
     if worker.killed:
         return End(Exit.FORCED, planned=False, reason="the drain deadline passed")
-    if words is not None and words.clean and worker.draining and code == words.code:
-        return End(code, exits.is_planned(code), words.reason)
     told = words if words is not None and not words.clean else worker.fatal
     return End(
-        _failing(code),
+        failing(code),
         planned=False,
-        reason=told.reason if told is not None else _unexplained(code),
+        reason=told.reason if told is not None and told.reason else _unexplained(code),
         stuck=words.stuck if words is not None else (),
     )
 
 
-def _failing(code: int) -> int:
+def blame(worker: Ended, end: End, *, spare: bool) -> Blame:
+    """Whose failure this end is; ``spare``: the slot is in other hands, or wanted by nobody.
+
+    What a process that consumed left undone cannot be made good by its successor.
+    """
+    if end.planned:
+        return Blame.NOBODY
+    return Blame.REPLACEMENT if spare and not worker.consumed else Blame.SERVICE
+
+
+def failing(code: int) -> int:
     """The code that a worker's failure ends the service with; the contract's, or 1."""
     if code > exits.SIGNAL_BASE or (
         code in Exit.__members__.values() and code not in exits.PLANNED

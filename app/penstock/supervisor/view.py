@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from penstock.http.port import Verdict
 from penstock.lifecycle import Kind, Outcome, Request
 from penstock.supervisor import health
 from penstock.supervisor.exit_record import ExitRecord, InFlight
+from penstock.supervisor.reload import Reloads
 from penstock.telemetry import collector
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class View:
             alive = self._live().ok
             outcome = sup.lifecycle.request(request, alive=alive)
             if outcome is Outcome.ACCEPTED and request.kind in (Kind.STOP, Kind.RESTART):
-                sup.asked_at = time.monotonic()
+                sup.asked_at = sup.host.monotonic()
+            if outcome is Outcome.ACCEPTED and request.kind is Kind.RELOAD:
+                sup.replacing.reloads.asked(by=request.detail or request.source, at=sup.host.wall())
         sup.log.info(
             "request",
             kind=str(request.kind),
@@ -73,8 +75,8 @@ class View:
     def _live(self) -> Verdict:
         sup = self._sup
         return health.live(
-            [child.health() for child in sup.children.values()],
-            now=time.monotonic(),
+            sup.healths(),
+            now=sup.host.monotonic(),
             handler_timeout=sup.settings.handler_timeout if sup.settings else float("inf"),
             poll_stall_timeout=sup.settings.poll_stall_timeout if sup.settings else float("inf"),
             gone=sup.gone,
@@ -97,7 +99,7 @@ class View:
     def status(self) -> models.Status:
         """See the port."""
         ready, live = self.ready(), self.live()
-        sup, now = self._sup, time.monotonic()
+        sup, now = self._sup, self._sup.host.monotonic()
         with sup.lock:
             life = sup.lifecycle
             history = sup.history
@@ -129,11 +131,12 @@ class View:
                     age_seconds=round(now - sup.asked_at, 3),
                     left_seconds=round(budget.left(now), 3),
                 ),
+                reload=_reload_model(sup.replacing.reloads),
                 uptime_seconds=round(now - sup.began, 3),
                 build=models.Build(**self._build),
                 group=", ".join(sup.groups),
                 topics=sup.topics,
-                workers=[self._worker(child, now) for child in sup.children.values()],
+                workers=[self._worker(child, now) for child in sup.slots.workers()],
                 last_exit=_exit_model(history.last) if history and history.last else None,
                 exits=[
                     models.ExitCount(code=code, name=name, planned=planned, count=count)
@@ -148,26 +151,26 @@ class View:
             pid=child.pid,
             handler=child.reading.name if child.reading else None,
             group=child.reading.group if child.reading else None,
-            state=str(child.facts.get("state", "starting")),
+            state=child.facts.state,
             joined=child.joined,
             poll_age_seconds=None if polled is None else round(now - polled, 3),
             instance_id=self._sup.instance_of(child.index),
-            assignment=child.facts.get("assignment", {}),
-            lag=child.facts.get("lag", {}),
+            assignment=dict(child.facts.assignment),
+            lag={topic: dict(lag) for topic, lag in child.facts.lag.items()},
             in_flight=[_in_flight_model(item) for item in child.in_flight(now)],
-            warnings=child.facts.get("warnings", []),
+            warnings=child.facts.warnings,
         )
 
     # -- metrics -----------------------------------------------------------------------
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """See the port."""
-        sup, now = self._sup, time.monotonic()
+        sup, now = self._sup, self._sup.host.monotonic()
         with sup.lock:
             assert sup.history is not None  # HTTP starts after the journal
             facts = collector.Facts(
                 state=sup.lifecycle.state,
-                workers=[self._worker_facts(child, now) for child in sup.children.values()],
+                workers=[self._worker_facts(child, now) for child in sup.slots.workers()],
                 retired=sup.retired,
                 exits=sup.history,
                 worker_exits=dict(sup.worker_exits),
@@ -179,19 +182,18 @@ class View:
     def _worker_facts(self, child: Child, now: float) -> collector.WorkerFacts:
         working = child.board.working()
         polled = child.board.poll_at()
-        lag = child.facts.get("lag", {})
-        work = child.facts.get("work", {})
+        facts = child.facts
         return collector.WorkerFacts(
             index=child.index,
             tally=child.tally,
-            lag={(t, int(p)): n for t, parts in lag.items() for p, n in parts.items()},
-            assigned=sum(map(len, child.facts.get("assignment", {}).values())),
+            lag={(t, int(p)): n for t, parts in facts.lag.items() for p, n in parts.items()},
+            assigned=sum(map(len, facts.assignment.values())),
             in_flight=sum(w.count for w in working),
             oldest_in_flight=now - working[0].since if working else None,
             poll_age=None if polled is None else max(0.0, now - polled),
             group=child.reading.group if child.reading else "",
-            retrying=int(work.get("retrying", 0)),
-            breaker_closed=work.get("breaker", "closed") == "closed",
+            retrying=facts.retrying,
+            breaker_closed=facts.breaker == "closed",
         )
 
 
@@ -204,6 +206,21 @@ def _in_flight_model(item: InFlight) -> models.InFlight:
         age_seconds=round(item.age_seconds, 3),
         stack=item.stack,
     )
+
+
+def _reload_model(reloads: Reloads) -> models.Reload:
+    return models.Reload(
+        state=reloads.state,
+        id=reloads.id,
+        reason=reloads.reason,
+        requested_by=reloads.requested_by,
+        asked_at=_time(reloads.asked_at),
+        ended_at=_time(reloads.ended_at),
+    )
+
+
+def _time(at: float | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC)
 
 
 def _exit_model(record: ExitRecord) -> models.ExitRecord:

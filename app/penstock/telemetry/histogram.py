@@ -100,6 +100,8 @@ class Histogram:
         For counts kept by an earlier version: count and sum stay exact, and a quantile can
         only come out too long, never too short.
         """
+        if self._bounds == tuple(bounds):
+            return self.copy()
         result = Histogram(bounds)
         for bound, count in zip((*self._bounds, _INF), self._counts, strict=True):
             result._counts[bisect_left(result._bounds, bound)] += count

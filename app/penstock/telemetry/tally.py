@@ -169,8 +169,11 @@ class Tally:
                     result.failures[topic][reason] = int(numbers["failures"][reason])
                 for sent in COMMIT_OUTCOMES:
                     result.dead_letters[topic][sent] = int(numbers["dead_letters"][sent])
-                result.processing[topic].merge(Histogram.from_json(numbers["processing"]))
-                result.age[topic].merge(Histogram.from_json(numbers["age"]))
+                for name, mine in (("processing", result.processing), ("age", result.age)):
+                    # Another version's bounds, after an upgrade and a reload, are no reason
+                    # to count nothing.
+                    theirs = Histogram.from_json(numbers[name])
+                    mine[topic].merge(theirs.rebucketed(mine[topic].bounds))
             for commit in COMMIT_OUTCOMES:
                 result.commits[commit] = int(data["commits"][commit])
             result.breakers.update({g: int(n) for g, n in data["breakers"].items()})

@@ -1,0 +1,72 @@
+"""What the supervisor needs of the machine: clocks, processes, a port, a journal.
+
+One place for all of it, so that a model test can drive the real supervisor through years of
+signals, deaths and deadlines in a second.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import penstock
+from penstock.settings import Settings
+from penstock.supervisor.child import Process
+from penstock.supervisor.journal import Journal
+from penstock.supervisor.spawn import Spawned
+
+if TYPE_CHECKING:
+    from penstock.http.server import HttpServer
+    from penstock.supervisor.view import View
+
+
+class Host:
+    """The real one."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that is never set."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def selector(self) -> selectors.BaseSelector:
+        """What waits for signals and messages."""
+        return selectors.DefaultSelector()
+
+    def spawn(self, index: int, target: str) -> Process:
+        """Start a worker process. Raises OSError if the machine has no room for it."""
+        return Spawned(index, target)
+
+    def reap(self) -> tuple[int, int] | None:
+        """A child that ended, and how (as ``os.waitstatus_to_exitcode`` gives it).
+
+        As PID 1 it may be an orphan of somebody else.
+        """
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        return (pid, os.waitstatus_to_exitcode(status)) if pid else None
+
+    def journal(self, directory: Path) -> Journal:
+        """Open the journal. Raises ConfigError if another service has it."""
+        return Journal.open(directory, now=self.wall())
+
+    def listen(self, view: View, settings: Settings) -> HttpServer:
+        """Take the port; the server is still to be started.
+
+        Raises:
+            ConfigError: the port or the token cannot be had; the text names the setting.
+        """
+        from penstock.http.api import build_api  # noqa: PLC0415 (imports while workers start)
+        from penstock.http.server import HttpServer, bind  # noqa: PLC0415
+        from penstock.http.token import resolve_token  # noqa: PLC0415
+
+        sock = bind(settings.http_host, settings.http_port)
+        token = resolve_token(settings)
+        return HttpServer(build_api(view, token, version=penstock.__version__), sock)
