@@ -110,11 +110,11 @@ class Supervising(RuleBasedStateMachine):
         self.env = mock.patch.dict(os.environ, env)
         self.env.start()
         self.static = static
-        self.code: dict[str, Any] = {
+        self.settings: dict[str, Any] = {
             "workers": workers,
             "stable_identity": stable and static is not None,
             "stop_when_caught_up": batch,
-            **({"instance_id": "billing"} if static == "code" else {}),
+            **({"instance_id": "billing"} if static is not None else {}),
         }
         self.batch = batch
         #: How many things may still go wrong: with more of them, everything ends at once.
@@ -203,7 +203,7 @@ class Supervising(RuleBasedStateMachine):
         process = self.one(which)
         if process is not None and not self.life(process).greeted:
             self.life(process).greeted = True
-            process.hello(self.code)
+            process.hello(self.settings)
 
     @precondition(lambda self: self.mischief > 0)
     @rule(which=st.integers(0, 3), bad=st.sampled_from(BAD_HELLO))
@@ -221,7 +221,7 @@ class Supervising(RuleBasedStateMachine):
         if process is not None and not self.life(process).greeted:
             self.mischief -= 1
             self.life(process).greeted = True
-            process.hello(self.code, subscriptions=2)
+            process.hello(self.settings, subscriptions=2)
 
     @rule(which=st.integers(0, 3), caught_up=st.booleans(), joined=st.booleans())
     def status(self, which: int, caught_up: bool, joined: bool) -> None:
@@ -292,7 +292,7 @@ class Supervising(RuleBasedStateMachine):
         for process in self.world.alive():
             if not self.life(process).greeted:
                 self.life(process).greeted = True
-                process.hello(self.code)
+                process.hello(self.settings)
         self.turn(2)
 
     @rule()
@@ -301,7 +301,7 @@ class Supervising(RuleBasedStateMachine):
         for process in self.world.alive():
             if not self.life(process).greeted:
                 self.life(process).greeted = True
-                process.hello(self.code)
+                process.hello(self.settings)
             elif process.told("drain"):
                 self.leaves(process, lingers=False)
             elif process.told("start"):
