@@ -19,7 +19,7 @@ from typing import Final
 
 #: In the environment of a worker and of what it starts; the value is the worker's own. Not
 #: ``PENSTOCK_``: that would be a setting.
-MARK: Final = "_PENSTOCK_WORKER"
+MARK: Final = "_STARTED_BY_PENSTOCK"
 
 #: Looking again finds what was started meanwhile; a fork bomb is not ours to win against.
 _PASSES: Final = 10
