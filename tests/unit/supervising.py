@@ -12,7 +12,7 @@ import os
 import selectors
 import signal
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from penstock.channel import Channel, Message
 from penstock.http.server import HttpServer
 from penstock.settings import Settings, to_wire
 from penstock.supervisor.child import Process
+from penstock.supervisor.descendants import Leader
 from penstock.supervisor.exit_record import ExitRecord
 from penstock.supervisor.host import Host
 from penstock.supervisor.journal import Journal
@@ -70,6 +71,7 @@ class FakeProcess:
         self._host = host
         self.index = index
         self.pid = 100 + len(host.processes)
+        self.mark = str(self.pid)
         self.spawned_at = host.now
         self.fake_board = FakeBoard()
         self.board = cast(Board, self.fake_board)
@@ -217,7 +219,7 @@ class FakeHost(Host):
         self.processes.append(process)
         return process
 
-    def reap(self) -> tuple[int, int] | None:
+    def reap(self, workers: Sequence[Leader]) -> tuple[int, int] | None:
         return self.ended.pop(0) if self.ended else None
 
     def journal(self, directory: Path) -> Journal:

@@ -28,6 +28,7 @@ class Process(Protocol):
     board: Board
     stacks: int
     channel: Channel
+    mark: str
 
     @property
     def pid(self) -> int:
@@ -54,6 +55,7 @@ class Child:
         self.stacks = process.stacks
         self.channel = process.channel
         self.pid = process.pid
+        self.mark = process.mark
         self.hello: Hello | None = None
         #: Why it can never be told to start.
         self.unusable: str | None = None

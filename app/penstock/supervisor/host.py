@@ -6,15 +6,17 @@ signals, deaths and deadlines in a second.
 
 from __future__ import annotations
 
-import os
 import selectors
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import penstock
 from penstock.settings import Settings
+from penstock.supervisor import descendants
 from penstock.supervisor.child import Process
+from penstock.supervisor.descendants import Leader
 from penstock.supervisor.journal import Journal
 from penstock.supervisor.spawn import Spawned
 
@@ -42,16 +44,13 @@ class Host:
         """Start a worker process. Raises OSError if the machine has no room for it."""
         return Spawned(index, target)
 
-    def reap(self) -> tuple[int, int] | None:
+    def reap(self, workers: Sequence[Leader]) -> tuple[int, int] | None:
         """A child that ended, and how (as ``os.waitstatus_to_exitcode`` gives it).
 
-        As PID 1 it may be an orphan of somebody else.
+        What one of ``workers`` left behind ends with it. As PID 1 it may be an orphan of
+        somebody else.
         """
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return None
-        return (pid, os.waitstatus_to_exitcode(status)) if pid else None
+        return next(descendants.reap(workers), None)
 
     def journal(self, directory: Path) -> Journal:
         """Open the journal. Raises ConfigError if another service has it."""

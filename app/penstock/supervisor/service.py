@@ -293,8 +293,8 @@ class Supervisor:
     # -- processes that end ------------------------------------------------------------
 
     def _reap(self) -> None:
-        """Collect every child that ended; as PID 1, orphans of others, too."""
-        while (found := self.host.reap()) is not None:
+        """Collect every child that ended, with what it left behind."""
+        while (found := self.host.reap(self.slots.everyone())) is not None:
             pid, status = found
             child = self.slots.find(pid)
             if child is not None:
