@@ -15,9 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from devtools import leaks
 
 TOKEN = "test-control-token"
 _ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +71,9 @@ class Service:
             **settings,
         }
         self._env = dict(env or {})
+        #: What must be in no log, journal, status or message; a test may add record values.
+        self.secrets: set[str] = set()
+        self._leaks: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self.exits: list[int] = []
 
@@ -126,7 +132,11 @@ class Service:
         return self.wait(timeout)
 
     def close(self) -> None:
-        """End it, and its workers, whatever state they are in."""
+        """End it, and its workers, whatever state they are in; look for secrets that got out.
+
+        Raises:
+            LeakError: one did.
+        """
         if self._process is None:
             return
         children = worker_pids(self._process.pid) if self.running else []
@@ -135,6 +145,27 @@ class Service:
         self._process.wait()
         for pid in children:
             with_kill(pid)
+        self._look_for_leaks()
+
+    def _look_for_leaks(self) -> None:
+        state, runtime = (Path(str(self.settings[name])) for name in ("state_dir", "runtime_dir"))
+        self.secrets.update(leaks.kept_in(runtime))
+        places = chain(
+            [
+                (str(file), file.read_bytes())
+                for file in (self.log_path, self.termination_log)
+                if file.exists()
+            ],
+            leaks.files_below(state),
+            leaks.files_below(runtime),
+        )
+        self._search(*places)
+        if self._leaks:
+            raise leaks.LeakError("\n".join(self._leaks))
+
+    def _search(self, *places: tuple[str, bytes]) -> None:
+        secrets = self.secrets.union(leaks.secrets_of(self._environment()))
+        self._leaks += leaks.leaks(secrets, places)
 
     def __enter__(self) -> Self:
         return self if self.running else self.start()
@@ -162,7 +193,9 @@ class Service:
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
-            return response.status, response.read()
+            answer = response.read()
+            self._search((f"the answer to {method} {path}", answer))
+            return response.status, answer
         finally:
             connection.close()
 
@@ -191,7 +224,7 @@ class Service:
 
     def command(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """``penstock`` with these arguments, beside the service, as a hook would run it."""
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "penstock", *arguments],
             env=self._environment(),
             cwd=self.directory,
@@ -200,6 +233,9 @@ class Service:
             text=True,
             check=False,
         )
+        said = (done.stdout + done.stderr).encode()
+        self._search((f"what penstock {' '.join(arguments)} said", said))
+        return done
 
     # -- waiting -----------------------------------------------------------------------
 

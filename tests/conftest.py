@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import Counter
@@ -126,16 +127,15 @@ def group() -> str:
 @pytest.fixture
 def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Make services that are ended with the test, whatever happens."""
-    made: list[Service] = []
+    numbers = itertools.count()
+    with contextlib.ExitStack() as made:  # each is ended, also when another leaked a secret
 
-    def make(target: str = "devtools.apps.ledger:app", **options: object) -> Service:
-        directory = tmp_path / f"service-{len(made)}"
-        env = dict(options.pop("env", {}))  # type: ignore[call-overload] # a mapping of strings
-        env.setdefault("LEDGER", str(tmp_path / "ledger"))
-        service = Service(target, directory, env=env, **options)  # type: ignore[arg-type] # settings
-        made.append(service)
-        return service
+        def make(target: str = "devtools.apps.ledger:app", **options: object) -> Service:
+            directory = tmp_path / f"service-{next(numbers)}"
+            env = dict(options.pop("env", {}))  # type: ignore[call-overload] # a mapping of strings
+            env.setdefault("LEDGER", str(tmp_path / "ledger"))
+            service = Service(target, directory, env=env, **options)  # type: ignore[arg-type] # settings
+            made.callback(service.close)
+            return service
 
-    yield make
-    for service in made:
-        service.close()
+        yield make

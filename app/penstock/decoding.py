@@ -40,8 +40,9 @@ def decoder(model: Any, name: str) -> Decode:
             if value is None:
                 raise Undecodable(
                     f"{record} has no value (a tombstone): annotate `{shown} | None` to take it"
-                ) from error
-            raise Undecodable(f"{record} is not {_article(shown)}: {_problems(error)}") from error
+                ) from None
+            # Not "from error": pydantic's own text shows values, and tracebacks are kept.
+            raise Undecodable(f"{record} is not {_article(shown)}: {_problems(error)}") from None
 
     return decode
 
@@ -56,9 +57,17 @@ def _problems(error: Any) -> str:
         found = error.errors(include_url=False, include_input=False)
     except Exception as raised:  # the text of what a validator raised
         return f"its validator cannot say why ({class_of(raised)})"
-    said = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in found[:3]]
+    said = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {_message(e)}" for e in found[:3]]
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""  # noqa: PLR2004
     return "; ".join(said) + more
+
+
+def _message(problem: Any) -> str:
+    """pydantic's, whose only one that shows a part of the value is the one of a union's tag."""
+    if problem["type"] == "union_tag_invalid":
+        found = problem["ctx"]
+        return f"{found['discriminator']} is none of {found['expected_tags']}"
+    return str(problem["msg"])
 
 
 def caller(handler: Handler, kind: Kind) -> Callable[[Any], Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 
 from devtools.broker import Admin, Broker, have_broker
@@ -14,6 +15,7 @@ from tests.conftest import unavailable
 from tests.scenarios.support import Make, assert_failed, lines
 
 USER, PASSWORD = "shop", "right-horse"
+VALUE = b"a-value-that-is-nobody-s-business"
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +51,30 @@ def secured(make: Make, broker: Broker, topic: str, group: str, **more: object) 
 def test_credentials_and_acls_that_are_right(
     make_service: Make, guarded: Broker, admin: Admin, topic: str, group: str, tmp_path: Path
 ) -> None:
+    """At the level that tells most, and with a seat that is given up by the admin client.
+
+    Whether the password, or the value of a record, got into a log, an answer or a file is
+    looked for when the service is closed.
+    """
     admin.grant(USER, "read", "topic", topic)
     admin.grant(USER, "read", "group", group)
-    service = secured(make_service, guarded, topic, group).start().until_ready()
+    service = secured(
+        make_service, guarded, topic, group, log_level="DEBUG", instance_id="shop"
+    ).start()
+    service.secrets.add(VALUE.decode())
+    service.until_ready()
+    with_value = confluent_kafka.Producer({"bootstrap.servers": guarded.bootstrap})
+    with_value.produce(topic, b"0 0 " + VALUE, partition=0)
+    assert with_value.flush(30) == 0
     Stream(guarded.bootstrap, topic, 12, rate=1).send(500)
-    service.until(lambda: lines(tmp_path / "ledger") >= 500, "all records")
+    service.until(lambda: lines(tmp_path / "ledger") >= 501, "all records")
+    for pid in (service.pid, *service.workers()):
+        assert PASSWORD.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
     assert service.stop() == 0
-    assert sum(admin.committed_offsets(group, topic).values()) == 500
-    assert PASSWORD not in service.log()
+    assert sum(admin.committed_offsets(group, topic).values()) == 501
+    assert service.command("check", service.target).returncode == 0
+    debug = {str(line["logger"]) for line in service.log_lines() if line["level"] == "debug"}
+    assert "kafka.coordinator" in debug, "what helps to understand a group is told"
 
 
 @pytest.mark.parametrize("instance", [None, "shop"])
@@ -64,10 +82,10 @@ def test_wrong_password(
     make_service: Make, guarded: Broker, topic: str, group: str, instance: str | None
 ) -> None:
     service = secured(
-        make_service, guarded, topic, group, sasl_password="wrong", instance_id=instance
+        make_service, guarded, topic, group, sasl_password="wrong-horse", instance_id=instance
     ).start()
     assert_failed(service, 1, f"User:{USER}", "refused the credentials", timeout=30)
-    assert "wrong" not in service.exit_record()["reason"]
+    assert "wrong-horse" not in service.exit_record()["reason"]
 
 
 def test_unknown_mechanism(make_service: Make, guarded: Broker, topic: str, group: str) -> None:

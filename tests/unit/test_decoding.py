@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import sys
+import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,6 +124,24 @@ def test_the_value_is_never_told(secret: str) -> None:
     with pytest.raises(Undecodable) as caught:
         decoder(Order, "bill")(record(value))
     assert secret not in str(caught.value)
+    told = "".join(traceback.format_exception(caught.value))  # goes into the letter
+    assert secret not in told
+    assert "pydantic" not in told
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+def test_a_tag_of_no_member_is_not_told_either() -> None:
+    pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+    with pytest.raises(Undecodable, match="'kind' is none of 'cat', 'dog'") as caught:
+        decoder(pet, "feed")(record(b'{"kind": "hunter2"}'))
+    assert "hunter2" not in str(caught.value)
 
 
 @given(st.binary(max_size=60))

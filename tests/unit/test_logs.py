@@ -103,7 +103,7 @@ except OSError:
 @pytest.mark.parametrize(
     ("level", "expected"),
     [
-        ("DEBUG", ["kafka debug", "kafka info", "kafka warning", "own debug", "own info"]),
+        ("DEBUG", ["kafka info", "kafka warning", "own debug", "own info"]),
         ("INFO", ["kafka warning", "own info"]),
         ("info", ["kafka warning", "own info"]),
         ("WARNING", ["kafka warning"]),
@@ -120,6 +120,60 @@ for level in ("debug", "info"):
     getattr(structlog.get_logger("penstock.x"), level)("own " + level)
 """)
     assert [line["event"] for line in found] == expected
+
+
+CLIENT = r"""
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+from kafka.protocol.parser import KafkaProtocol
+from kafka.protocol.sasl import SaslAuthenticateRequest
+import contextlib, struct
+
+def client_at_work():
+    with contextlib.suppress(Exception):
+        KafkaAdminClient(bootstrap_servers="127.0.0.1:1", bootstrap_timeout_ms=1,
+                         security_protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN",
+                         sasl_plain_username="me", sasl_plain_password="hunter2-hunter2")
+    protocol = KafkaProtocol(client_id="c")
+    protocol.send_request(SaslAuthenticateRequest[1](auth_bytes=b"me hunter2-hunter2"))
+    protocol.send_bytes()
+    garbage = struct.pack(">i", 1) + b"\x00\x09\x7f\xffhunter2-hunter2"
+    with contextlib.suppress(KafkaError):
+        protocol.receive_bytes(struct.pack(">i", len(garbage)) + garbage)
+"""
+
+
+@pytest.mark.parametrize("wanted", ["", "logging.getLogger('kafka').setLevel('DEBUG')"])
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "ERROR"])
+def test_the_client_s_requests_and_responses_are_never_told(level: str, wanted: str) -> None:
+    """When it authenticates, and when a response makes no sense; not even if code asks for them."""
+    found = lines(f"""
+{CLIENT}
+logs.configure("json", "{level}", process="p")
+{wanted}
+client_at_work()
+logging.getLogger("kafka.coordinator").debug("joined")
+""")
+    text = json.dumps(found)
+    assert "hunter2" not in text
+    assert ("joined" in text) == (level == "DEBUG" or bool(wanted))
+    undecodable = [line for line in found if line["logger"] == "kafka.protocol.parser"]
+    assert [line["event"] for line in undecodable] == [
+        "a response cannot be decoded; its bytes are not shown"
+    ]
+
+
+def test_a_handler_of_the_application_s_own_gets_no_more() -> None:
+    result = run(f"""
+{CLIENT}
+own = logging.StreamHandler(sys.stdout)
+logging.getLogger("kafka").addHandler(own)
+logs.configure("json", "DEBUG", process="p")
+client_at_work()
+""")
+    assert result.returncode == 0, result.stderr
+    assert b"not shown" in result.stdout
+    assert b"hunter2" not in result.stdout + result.stderr
 
 
 def test_configuring_again_does_not_print_twice() -> None:

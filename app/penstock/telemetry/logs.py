@@ -16,6 +16,8 @@ from typing import Final
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from penstock.telemetry import client_logs
+
 #: Seconds that a line waits for a full pipe; the next ones do not, until it is read again.
 _PATIENCE: Final = 1.0
 
@@ -31,12 +33,13 @@ def configure(format: str, level: str, *, process: str) -> None:  # noqa: A002 (
     ``format`` is ``json`` or ``console``, ``level`` ``DEBUG``, ``INFO``, ``WARNING`` or
     ``ERROR``; anything else is ``json`` and ``INFO``, because the line that tells of a bad
     setting needs a log as well. ``process`` names this process on every line (``supervisor``,
-    ``worker-0``). kafka-python tells each reconnect at INFO, so it starts at WARNING unless
-    all is wanted.
+    ``worker-0``). What kafka-python may say is decided in
+    :mod:`penstock.telemetry.client_logs`.
     """
     level = level.upper() if level.upper() in _LEVELS else "INFO"
     handler = LineHandler()
     handler.setFormatter(_formatter(format, process))
+    handler.addFilter(client_logs.Discreet())
     root = logging.getLogger()
     for old in list(root.handlers):
         # Ours from before, and the one of basicConfig(), which would print each line twice.
@@ -44,7 +47,7 @@ def configure(format: str, level: str, *, process: str) -> None:  # noqa: A002 (
             root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    logging.getLogger("kafka").setLevel(level if level in ("DEBUG", "ERROR") else "WARNING")
+    client_logs.set_level(level)
     logging.getLogger("uvicorn").setLevel("WARNING")  # its start and stop are ours to tell
     logging.captureWarnings(True)
     structlog.configure(
