@@ -33,7 +33,7 @@ from devtools.commits import Commits
 from devtools.service import Service, ServiceError, worker_pids
 from devtools.spans import At, Span, Verdict
 from devtools.tasks import Reader, Task, TaskStream, partition_of
-from penstock import offset_map
+from penstock import map_seal
 
 PARTITIONS = 12
 KEYS = 500
@@ -63,7 +63,7 @@ class Kill:
         """Whether the commits said that this one is finished."""
         partition, offset = record
         position, text = self.committed.get(partition, (0, ""))
-        return offset < position or offset in offset_map.decode(position, text)
+        return offset < position or offset in map_seal.told(position, text).finished
 
 
 @dataclass

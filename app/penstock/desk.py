@@ -89,7 +89,11 @@ class Desk:
         Records of a partition we do not own are ignored: the next owner gets them.
         """
         lane = self._lanes.get(partition)
-        if lane is None or lane.leaving or self.draining:
+        if lane is None:
+            return 0
+        if lane.leaving or self.draining:
+            if records:
+                lane.cut_at(records[0].offset)
             return 0
         self._flow.add(partition, len(records), _size(records))
         lane.backlog.extend(records)
@@ -471,6 +475,8 @@ class Desk:
 
     def _drop_lane(self, lane: Lane) -> None:
         self._drop_count(lane, len(lane.backlog))
+        if lane.backlog:
+            lane.cut_at(lane.backlog[0].offset)
         lane.backlog.clear()
         for strand in lane.strands.values():
             self._drop(strand)
@@ -507,6 +513,18 @@ class Desk:
             if position is not None and position != lane.committed and not lane.gone:
                 found[lane.partition] = position
         return found
+
+    def reached(self, offsets: Mapping[Partition, int]) -> None:
+        """Where the client goes on reading; everything that it brought before was fed.
+
+        Not while draining: what arrives then is refused, and moves the client on all the same.
+        """
+        if self.draining:
+            return
+        for partition, offset in offsets.items():
+            lane = self._lanes.get(partition)
+            if lane is not None:
+                lane.reached = offset
 
     def committed(self, positions: Mapping[Partition, Position]) -> None:
         """The broker confirmed these positions."""

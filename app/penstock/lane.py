@@ -16,6 +16,7 @@ from operator import attrgetter
 from penstock import offset_map
 from penstock.app import Order
 from penstock.failure import Failure
+from penstock.offset_map import Deaths
 from penstock.offsets import Position, Tracker
 from penstock.record import Partition, Record
 
@@ -74,6 +75,10 @@ class Strand:
     def drop(self) -> int:
         """Forget what no handler has started; how many records that was."""
         dropped = len(self.waiting) + (self.letter is not None and self.stand is not Stand.SENDING)
+        if self.letter is not None and self.stand is not Stand.SENDING:
+            self.lane.cut_at(self.letter.record.offset)
+        if self.waiting:
+            self.lane.cut_at(self.waiting[0].offset)
         self.waiting.clear()
         self.sizes.clear()
         self.attempts = 0
@@ -134,6 +139,8 @@ class Lane:
         "backlog",
         "busy",
         "committed",
+        "cut",
+        "deaths",
         "done",
         "finished",
         "gone",
@@ -141,6 +148,7 @@ class Lane:
         "leaving",
         "order",
         "partition",
+        "reached",
         "seen",
         "stalled_at",
         "stop",
@@ -158,9 +166,14 @@ class Lane:
         self.order = order
         #: The position the broker has confirmed; ``None``: to be found out by committing.
         self.committed: Position | None = committed
-        known = offset_map.decode(committed.offset, committed.metadata) if committed else ()
+        said = offset_map.decode(*committed) if committed else offset_map.NOTHING
         #: Only what can finish out of order needs its offsets followed one by one.
-        self.tracker = Tracker(known) if known or order is not Order.PARTITION else None
+        self.tracker = (
+            Tracker(said.finished) if said.finished or order is not Order.PARTITION else None
+        )
+        #: Which records were in the company of deaths, oldest first; committed with the map.
+        #: Replaced as a whole by whoever counts, who need not take out what is finished.
+        self.deaths: tuple[Deaths, ...] = said.deaths
         self.strands: dict[object, Strand] = {}
         #: Came, but may not be handed out yet: what finishes of it would not fit the metadata.
         self.backlog: deque[Record] = deque()
@@ -183,8 +196,13 @@ class Lane:
         self.leaving = False
         #: Revoked or lost: nothing of it may be committed any more.
         self.gone = False
-        #: The position last made, and the tracker's version then.
-        self.seen: tuple[int, Position] | None = None
+        #: Where the client goes on reading, as far as that is known: what lies before was
+        #: handed over, or is no record.
+        self.reached: int | None = None
+        #: The first record that was handed over and dropped, without a handler having begun.
+        self.cut: int | None = None
+        #: The position last made, and of what.
+        self.seen: tuple[object, Position] | None = None
 
     def _done_in_order(self, offset: int) -> None:
         self.at = offset + 1
@@ -269,26 +287,57 @@ class Lane:
         if tracker is not None and finished:  # runners may append meanwhile
             tracker.done_all([finished.popleft() for _ in range(len(finished))])
 
+    def cut_at(self, offset: int) -> None:
+        """A record was dropped: this worker will never finish it."""
+        self.cut = offset if self.cut is None else min(offset, self.cut)
+
     def position(self) -> Position | None:
-        """What may be committed, ``None`` as long as nothing is known."""
+        """What may be committed, ``None`` as long as nothing is known.
+
+        As long as something is unfinished, as far as everything is finished; else where the
+        client is, which may be further on: behind a transaction's marker, or what compaction
+        left of a log's end.
+        """
+        at = self._finished()
+        reached = self.reached
+        if reached is not None and (at is None or at < reached) and self.lowest() is None:
+            at = reached
+        if at is None and self.deaths and self.committed is not None:
+            at = self.committed.offset  # there may be deaths to tell of before anything finished
+        return None if at is None else self._with_text(at)
+
+    def _finished(self) -> int | None:
+        """Up to where everything that was handed over is finished; ``None`` if nothing is."""
         if self.tracker is None:
-            return None if self.at is None else Position(self.at)
+            return self.at
         self.settle()
-        at, version = self.tracker.position, self.tracker.version
-        if at is None or not version:
-            return None
-        if self.seen is None or self.seen[0] != version:
-            self.seen = version, Position(at, offset_map.encode(at, self.tracker.beyond))
+        return self.tracker.position if self.tracker.version else None
+
+    def _with_text(self, at: int) -> Position:
+        version = 0 if self.tracker is None else self.tracker.version
+        made_of = at, version, self.deaths
+        if self.seen is None or self.seen[0] != made_of:
+            beyond = () if self.tracker is None else self.tracker.beyond
+            finished = [offset for offset in beyond if offset >= at]
+            self.seen = made_of, Position(at, offset_map.encode(at, finished, self.deaths))
         return self.seen[1]
 
     @property
     def dirty(self) -> bool:
         """Whether something is finished that the broker does not know of."""
-        position = self.position()
-        return position is not None and position != self.committed
+        at, committed = self._finished(), self.committed
+        if at is None or (committed is not None and at < committed.offset):
+            return False
+        return self._with_text(at) != committed
 
     def lowest(self) -> int | None:
         """The first offset that was handed over and is not finished, ``None`` if all are."""
+        lowest = self._lowest()
+        if self.cut is None or lowest is None:
+            return self.cut if lowest is None else lowest
+        return min(lowest, self.cut)
+
+    def _lowest(self) -> int | None:
         if self.tracker is not None:
             self.settle()
             lowest = self.tracker.lowest

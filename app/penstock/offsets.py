@@ -17,7 +17,8 @@ from penstock.offset_map import fits
 class Position(NamedTuple):
     """What a group has committed for a partition: the next offset to read, and a text with it.
 
-    The text says what is finished beyond the offset (:mod:`penstock.offset_map`).
+    The text says what is finished beyond the offset, and what died there
+    (:mod:`penstock.offset_map`); it means nothing beside another offset.
     """
 
     offset: int

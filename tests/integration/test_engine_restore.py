@@ -10,8 +10,10 @@ import pytest
 from devtools.broker import Admin, Broker
 from devtools.broker.ports import HOST
 from devtools.stream import Stream
+from penstock import offset_map
 from penstock.errors import AuthorizationFailed
 from penstock.kafka.port import Membership
+from penstock.offset_map import Deaths
 from penstock.offsets import Position
 from penstock.record import Partition
 from penstock.seat import Seat
@@ -23,7 +25,11 @@ from tests.integration.offset_fetch import (
     OffsetFetchProxy,
 )
 
-TEXT = "text of ours: äöü " + "x" * 3_000
+
+def text(position: int) -> str:
+    """A map within a log of 10: some are finished, one is said to have killed its process."""
+    finished = set(range(position + 1, 10, 2))
+    return offset_map.encode(position, finished, [Deaths(position, position, 2)])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def orders(spoilt: Broker, group: str) -> str:
 
 def committed_by_another(bootstrap: str, group: str, topic: str) -> dict[Partition, Position]:
     """Somebody commits 4 of 10 for partition 0, 7 of 10 for partition 1, nothing for 2."""
-    offsets = {Partition(topic, 0): Position(4, TEXT), Partition(topic, 1): Position(7)}
+    offsets = {Partition(topic, 0): Position(4, text(4)), Partition(topic, 1): Position(7)}
     with Member(bootstrap, group, topic) as earlier:
         until(lambda: earlier.owns(0, 1, 2, topic=topic), earlier)
         earlier.engine.commit(offsets, 5.0)
@@ -67,37 +73,38 @@ def test_offsets_come_with_their_texts(spoilt: Broker, orders: str, group: str) 
     offsets = committed_by_another(spoilt.bootstrap, group, orders)
     with Member(spoilt.bootstrap, group, orders) as member:
         until(lambda: len(member.records) == 6 + 3 + 10, member)
-        assert member.notebook.owned == {**offsets, Partition(orders, 2): None}
+        assert member.notebook.owned == {**offsets, Partition(orders, 2): Position(0)}
         assert member.offsets(orders, 0) == [*range(4, 10)]
         assert member.offsets(orders, 1) == [*range(7, 10)]
         assert member.offsets(orders, 2) == [*range(10)]
 
 
 def test_commits_on_the_way_carry_texts_too(spoilt: Broker, orders: str, group: str) -> None:
-    at = {Partition(orders, 1): Position(5, TEXT)}
+    at = {Partition(orders, 1): Position(5, text(5))}
     first = Member(spoilt.bootstrap, group, orders)
     with Member(spoilt.bootstrap, group, orders) as second:
         until(lambda: first.owns(0, 1, 2, topic=orders), first)
         commit = first.engine.commit_soon(at)
         until(commit.outcome, first)
         assert commit.outcome() is True
-        later = {Partition(orders, 2): Position(6, "at revocation")}
+        later = {Partition(orders, 2): Position(6, text(6))}
         first.notebook.finished = later
         first.close()  # its partitions are revoked: committed on the I/O thread
         until(lambda: second.owns(0, 1, 2, topic=orders), second)
-        assert second.notebook.owned == {Partition(orders, 0): None, **at, **later}
+        assert second.notebook.owned == {Partition(orders, 0): Position(0), **at, **later}
 
 
 def test_an_offset_that_is_out_of_range_is_told_as_committed(
     spoilt: Broker, orders: str, group: str
 ) -> None:
-    offsets = {Partition(orders, 0): Position(1_000, "far out")}
+    offsets = {Partition(orders, 0): Position(1_000)}
     with Member(spoilt.bootstrap, group, orders) as earlier:
+        earlier.notebook.quiet = True  # it reads nothing, so its commits are of no epoch
         until(lambda: earlier.owns(0, 1, 2, topic=orders), earlier)
         earlier.engine.commit(offsets, 5.0)
     with Member(spoilt.bootstrap, group, orders) as member:
         until(lambda: len(member.records) == 30, member)
-        assert member.notebook.owned[Partition(orders, 0)] == (1_000, "far out")
+        assert member.notebook.owned[Partition(orders, 0)] == (1_000, "")
         assert member.offsets(orders, 0) == [*range(10)]
 
 
@@ -122,7 +129,7 @@ def test_partitions_wait_for_a_coordinator_that_cannot_tell(
         assert member.records == []
         proxy.fault = None
         until(lambda: len(member.records) == 6 + 3 + 10, member)
-        assert member.notebook.owned == {**offsets, Partition(orders, 2): None}
+        assert member.notebook.owned == {**offsets, Partition(orders, 2): Position(0)}
         assert member.offsets(orders, 0) == [*range(4, 10)]
         assert [kind for kind, _ in member.notebook.told] == ["assigned"]
 
@@ -159,12 +166,12 @@ def test_what_was_never_announced_is_never_mentioned(
             (moved,) = other.notebook.owned
             assert len(member.engine.assignment()) == 2
             assert member.notebook.told == []
-            other.engine.commit({moved: Position(8, TEXT)}, 5.0)
+            other.engine.commit({moved: Position(8, text(8))}, 5.0)
         until(lambda: len(member.engine.assignment()) == 3, member)
         assert member.notebook.told == []
         proxy.fault = None
         until(lambda: len(member.records) == 10 + 10 + 2, member)
-        assert member.notebook.owned[moved] == (8, TEXT)
+        assert member.notebook.owned[moved] == (8, text(8))
         assert [kind for kind, _ in member.notebook.told] == ["assigned"]
         assert member.offsets(*moved) == [8, 9]
 
@@ -196,7 +203,7 @@ def test_a_topic_made_again_begins_anew(spoilt: Broker, orders: str, group: str)
     with Member(spoilt.bootstrap, group, orders, metadata_refresh=0.2) as member:
         until(lambda: len(member.records) == 30, member)
         owned = frozenset(member.notebook.owned)
-        member.notebook.finished = {Partition(orders, 0): Position(10, "of the old log")}
+        member.notebook.finished = {Partition(orders, 0): Position(9, text(9))}
         member.records.clear()
         admin.delete_topic(orders)
         admin.create_topic(orders, 3)

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from devtools.broker import Admin, Broker
 from devtools.commits import Commits
-from penstock import offset_map
+from penstock import map_seal, offset_map
 from penstock.errors import KafkaFailure, NotSent
 from penstock.kafka.letter_box import BATCH, PRIVATE, LetterBox
 from penstock.kafka.producer import Outgoing, Producer
@@ -69,7 +69,7 @@ class Dead:
         """As they are in the cluster."""
         with Commits(self.bootstrap) as commits:
             position, text = commits.of(self.group, self.topic)[0]
-        return {*range(position), *offset_map.decode(position, text)}
+        return {*range(position), *map_seal.told(position, text).finished}
 
     def commit(self, offset: int, text: str) -> None:
         """As somebody else would."""

@@ -132,6 +132,9 @@ class FakeEngine:
     def assignment(self) -> frozenset[Partition]:
         return frozenset(self.position)
 
+    def positions(self) -> Mapping[Partition, int]:
+        return dict(self.position)
+
     def ends(self) -> Mapping[Partition, tuple[int, int]]:
         return {
             p: (

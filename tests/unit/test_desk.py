@@ -31,11 +31,11 @@ KEYS = [b"a", b"b", b"c", None]
 
 #: The offset map in small, so that a few records come to its limits: 87 bytes of text, in which
 #: 448 offsets, or 3 however far apart, always fit.
-SMALL = {"LIMIT": 87, "_RAW": 56, "SPAN": 448, "ALWAYS": 3}
+SMALL = {"MAP_LIMIT": 77, "_RAW": 56, "SPAN": 448, "ALWAYS": 3}
 
 
 def test_the_small_map_is_made_like_the_real_one() -> None:
-    raw = (SMALL["LIMIT"] - len(offset_map._PREFIX)) // 4 * 3 - 1
+    raw = SMALL["MAP_LIMIT"] // 4 * 3 - 1
     assert {**SMALL, "_RAW": raw, "SPAN": raw * 8, "ALWAYS": raw // 18} == SMALL
 
 
@@ -440,8 +440,8 @@ class DeskMachine(RuleBasedStateMachine):
 
     def take_commit(self, owned: Owned, position: Position) -> None:
         partition, text = owned.partition, position.metadata
-        assert len(text) <= SMALL["LIMIT"]
-        beyond = offset_map.decode(position.offset, text)
+        assert len(text) <= SMALL["MAP_LIMIT"]
+        beyond = offset_map.decode(position.offset, text).finished
         before = self.commits.get(partition)
         assert before is None or position.offset >= before.offset
         called_done = self.called_done(partition, position)
@@ -453,7 +453,7 @@ class DeskMachine(RuleBasedStateMachine):
 
     def called_done(self, partition: Partition, position: Position) -> set[int]:
         """What of the log is never handed out again once this is committed."""
-        beyond = offset_map.decode(position.offset, position.metadata)
+        beyond = offset_map.decode(*position).finished
         return {
             r.offset
             for r in self.log[partition]
@@ -469,7 +469,7 @@ class DeskMachine(RuleBasedStateMachine):
     def assign_one(self, partition: Partition) -> None:
         committed = self.commits.get(partition)
         start = committed.offset if committed else 0
-        known = offset_map.decode(start, committed.metadata) if committed else frozenset[int]()
+        known = offset_map.decode(*committed).finished if committed else frozenset[int]()
         assert self.desk.assigned({partition: committed}) == []
         self.owned[partition] = Owned(partition, start, known, done=set(known))
         self.fetch[partition] = start
@@ -598,8 +598,8 @@ class DeskMachine(RuleBasedStateMachine):
                 continue
             assert owned.start <= position.offset
             assert all(offset >= position.offset for offset in unfinished)
-            assert len(position.metadata) <= SMALL["LIMIT"]
-            beyond = offset_map.decode(position.offset, position.metadata)
+            assert len(position.metadata) <= SMALL["MAP_LIMIT"]
+            beyond = offset_map.decode(*position).finished
             assert beyond == {offset for offset in owned.done if offset >= position.offset}
 
     def unfinished_is_the_first_that_is_not_finished(self) -> None:

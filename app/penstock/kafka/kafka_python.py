@@ -28,13 +28,14 @@ from kafka import errors as k
 from kafka.admin import MemberToRemove
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.net.wakeup_notifier import WakeupNotifier
-from kafka.structs import MemberState, OffsetAndMetadata
+from kafka.structs import MemberState
 
 from penstock.errors import CommitRefused, KafkaFailure
 from penstock.kafka.config import client_options, consumer_options
 from penstock.kafka.failures import principal_of, translate
 from penstock.kafka.guards import Guards
 from penstock.kafka.net import NetClient, NotOpened, open_consumer
+from penstock.kafka.note import Log, topic_id
 from penstock.kafka.port import Commit, Membership, Rebalance
 from penstock.kafka.restore import Restore
 from penstock.kafka.topics import Topics
@@ -51,22 +52,28 @@ PRIVATE: Final = (
     "_client._manager._connect",
     "_client._manager._net.sleep",
     "_client._manager.call_soon",
+    "_client._manager.send",
     "_client._manager.wait_for",
     "_cluster._last_successful_refresh_ms",
+    "_cluster.leader_for_partition",
     "_cluster.partitions_for_topic",
     "_cluster.request_update",
     "_cluster.topic_id",
     "_cluster.unauthorized_topics",
     "_coordinator._heartbeat_enabled",
     "_coordinator._manager",
+    "_coordinator._send_offset_commit_request",
     "_coordinator._send_offset_fetch_request",
     "_coordinator.ensure_coordinator_ready_async",
     "_coordinator.need_rejoin",
     "_coordinator.request_rejoin",
     "_coordinator.state",
+    "_fetcher._group_list_offset_requests",
+    "_fetcher._manager",
     "_fetcher._next_in_line_exception_metadata",
     "_fetcher._next_partition_records",
     "_fetcher._paused_partition_records",
+    "_fetcher._send_list_offsets_request",
     "_net._io_thread",
     "_net.run",
     "_subscription.assignment",
@@ -127,7 +134,7 @@ class KafkaPythonEngine:
             self._failure,
             static=instance is not None,
         )
-        self._restore = Restore(self._consumer)
+        self._restore = Restore(self._consumer, latest=settings.auto_offset_reset == "latest")
         self._asking: Any = None
         self._topics.subscribe(self._consumer, _Listener(self))
         self._know_topics(min(timeout, 2.0))
@@ -170,11 +177,15 @@ class KafkaPythonEngine:
             log.warning("kafka poll failed, going on", error=str(error))
             return {}
         again = self._begin_again(self._guards.look())
-        return {
-            partition: list(map(_new, _RECORDS, map(_fields, records)))
-            for tp, records in fetched.items()
-            if (partition := Partition(tp.topic, tp.partition)) not in again
-        }
+        found = {}
+        for tp, records in fetched.items():
+            partition = Partition(tp.topic, tp.partition)
+            if partition in again:
+                continue
+            if (log_ := self._restore.logs.get(partition)) is not None:
+                log_.epochs.saw(records)
+            found[partition] = list(map(_new, _RECORDS, map(_fields, records)))
+        return found
 
     def _begin_again(self, topics: frozenset[str]) -> frozenset[Partition]:
         """Read what we own of topics that were deleted and made again from the start."""
@@ -188,6 +199,7 @@ class KafkaPythonEngine:
         self.pause(again)
         for partition in again:
             self.seek(partition, 0)
+            self._restore.logs[partition] = self._log_of(partition)
         self._announce(dict.fromkeys(sorted(again)))
         return again
 
@@ -254,7 +266,9 @@ class KafkaPythonEngine:
     def commit(self, offsets: Mapping[Partition, Position], timeout: float) -> None:
         """See the port."""
         try:
-            self._consumer.commit(_committable(offsets), timeout_ms=max(1, round(timeout * 1000)))
+            self._consumer.commit(
+                self._committable(offsets), timeout_ms=max(1, round(timeout * 1000))
+            )
         except Exception as error:
             raise self._failure(error) from error
 
@@ -264,12 +278,34 @@ class KafkaPythonEngine:
         try:
             # Trap 9: callbacks fire inside poll() only, newest first. One commit is under
             # way at a time, so neither matters.
-            self._consumer.commit_async(_committable(offsets), callback=commit.finished)
+            self._consumer.commit_async(self._committable(offsets), callback=commit.finished)
         except Exception as error:
             commit.finished(None, error)
         return commit
 
+    def _committable(self, offsets: Mapping[Partition, Position]) -> dict[Any, Any]:
+        """As the client takes them: each with its record's epoch, and for which log it is."""
+        logs, found = self._restore.logs, {}
+        for partition, at in offsets.items():
+            known = logs.get(partition) or self._log_of(partition)
+            found[TopicPartition(*partition)] = known.committable(at)
+        return found
+
+    def _log_of(self, partition: Partition) -> Log:
+        """Its log as it is now, of which nothing was read yet."""
+        return Log(topic_id(self._consumer._cluster, partition.topic))  # noqa: SLF001 (its id)
+
     # -- looking -----------------------------------------------------------------------
+
+    def positions(self) -> Mapping[Partition, int]:
+        """See the port."""
+        waits_for = self._restore.waits_for
+        return {
+            partition: state.position.offset
+            for tp, state in list(self._consumer._subscription.assignment.items())  # noqa: SLF001 (position() may block)
+            if state.position is not None
+            and not waits_for(partition := Partition(tp.topic, tp.partition))
+        }
 
     def membership(self) -> Membership:
         """See the port."""
@@ -321,6 +357,8 @@ class KafkaPythonEngine:
         offsets = self._rebalance.committable(partitions)
         committed = not offsets or await self._commit_revoked(offsets)
         self._rebalance.revoked(partitions, committed=committed)
+        for partition in partitions:
+            self._restore.logs.pop(partition, None)
 
     async def _commit_revoked(self, offsets: Mapping[Partition, Position]) -> bool:
         deadline = time.monotonic() + (1.0 if self.closing else 5.0)
@@ -329,7 +367,7 @@ class KafkaPythonEngine:
                 # Sent on the coordinator's one connection: it cannot overtake, nor be
                 # overtaken by, the asynchronous commit that may be under way. Bounded: a
                 # request into a dead network would be waited for half a minute.
-                commit = self._consumer.commit_async(_committable(offsets))
+                commit = self._consumer.commit_async(self._committable(offsets))
                 left = max(0.1, deadline - time.monotonic())
                 await self._client._manager.wait_for(commit, left * 1000)  # noqa: SLF001
             except k.RetriableError as error:
@@ -451,10 +489,3 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-p
 
 def _ours(partitions: Any) -> list[Partition]:
     return sorted(Partition(tp.topic, tp.partition) for tp in partitions)
-
-
-def _committable(offsets: Mapping[Partition, Position]) -> dict[Any, Any]:
-    return {
-        TopicPartition(*p): OffsetAndMetadata(at.offset, at.metadata, -1)
-        for p, at in offsets.items()
-    }

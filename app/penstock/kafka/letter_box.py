@@ -1,7 +1,8 @@
 """Reads a dead-letter topic as it is now, and marks letters as dealt with.
 
 The marks are a consumer group's commits: the next offset to deal with, and in its metadata what
-is dealt with beyond (:mod:`penstock.offset_map`). The consumer here is no member of the group,
+is dealt with beyond (:mod:`penstock.offset_map`), believed as a worker believes it
+(:mod:`penstock.kafka.note`). The consumer here is no member of the group,
 it reads partitions that it names itself, so nothing is rebalanced and nothing waits for it.
 """
 
@@ -15,7 +16,6 @@ from typing import Any, Final
 
 from kafka import TopicPartition
 from kafka import errors as k
-from kafka.structs import OffsetAndMetadata
 
 from penstock import offset_map
 from penstock.errors import AuthorizationFailed, KafkaFailure, NotSent, PenstockError
@@ -23,6 +23,7 @@ from penstock.kafka.config import consumer_options
 from penstock.kafka.failures import principal_of, translate
 from penstock.kafka.lookup import look_up
 from penstock.kafka.net import NotOpened, open_consumer
+from penstock.kafka.note import Came, Log, believe, topic_id
 from penstock.letter_filter import Stored
 from penstock.letters import origin
 from penstock.offsets import Position, Tracker
@@ -30,7 +31,7 @@ from penstock.record import Record
 from penstock.settings import Settings
 
 #: Private attributes this module reaches into, as dotted paths from the consumer.
-PRIVATE: Final = ("_manager.wait_for", "_net.run")
+PRIVATE: Final = ("_manager.cluster", "_manager.send", "_manager.wait_for", "_net.run")
 
 #: Seconds for each question to the cluster.
 _ANSWER: Final = 10.0
@@ -68,7 +69,9 @@ class LetterBox:
             with self._translated():
                 self._begins, self._ends = self._bounds()
                 self._committed = {number: self._fetch(number) for number in self.partitions}
-            self._marks = {n: self._decoded(n, at) for n, at in self._committed.items()}
+                came = self._believed()
+            self._logs = {n: each.log for n, each in came.items()}
+            self._marks = {n: self._told(n, came.get(n)) for n in self.partitions}
         except BaseException:
             self.close()
             raise
@@ -192,16 +195,22 @@ class LetterBox:
     def _mark(self, number: int, tracker: Tracker, sent: int) -> None:
         assert tracker.position is not None
         text = _encoded(tracker.position, tracker.beyond)
-        position = Position(tracker.position, text)
+        at = self._log(number).committable(Position(tracker.position, text))
         try:
             with self._translated():
-                self._commit({number: position})
+                self._commit({number: at})
         except PenstockError as error:
             lost = (
                 f"; {sent} letters were sent and are not marked, so they stay open" if sent else ""
             )
             raise KafkaFailure(f"the marks were not taken: {error}{lost}") from error
-        self._committed[number] = position
+        self._committed[number] = at
+
+    def _log(self, number: int) -> Log:
+        if number not in self._logs:
+            cluster = self._consumer._manager.cluster  # noqa: SLF001 (PRIVATE)
+            self._logs[number] = Log(topic_id(cluster, self.topic))
+        return self._logs[number]
 
     def renew(self) -> None:
         """Commit all marks once more, as they are now: the cluster forgets those that are old."""
@@ -241,32 +250,51 @@ class LetterBox:
             {tp.partition: int(offset) for tp, offset in ends.items()},
         )
 
-    def _fetch(self, number: int) -> Position | None:
+    def _fetch(self, number: int) -> Any:
+        """What the group has committed, as the client tells it; ``None`` for nothing."""
         tp = TopicPartition(self.topic, number)
-        found = _patiently(
+        return _patiently(
             lambda: self._consumer.committed(tp, metadata=True, timeout_ms=_ANSWER * 1000)
         )
-        return None if found is None else Position(found.offset, found.metadata or "")
 
-    def _commit(self, positions: dict[int, Position]) -> None:
-        offsets = {
-            TopicPartition(self.topic, number): OffsetAndMetadata(at.offset, at.metadata, -1)
-            for number, at in positions.items()
-        }
+    def _commit(self, at: dict[int, Any]) -> None:
+        offsets = {TopicPartition(self.topic, number): each for number, each in at.items()}
         _patiently(lambda: self._consumer.commit(offsets, timeout_ms=_ANSWER * 1000))
 
-    def _decoded(self, number: int, committed: Position | None) -> tuple[int, frozenset[int]]:
+    def _believed(self) -> dict[int, Came]:
+        """What of the commits is believed, by partition."""
+        committed = {
+            TopicPartition(self.topic, number): at
+            for number, at in self._committed.items()
+            if at is not None
+        }
+
+        def ask() -> dict[int, Came]:
+            manager = self._consumer._manager  # noqa: SLF001 (PRIVATE)
+            found = self._consumer._net.run(believe, manager, committed, _ANSWER)  # noqa: SLF001 (PRIVATE)
+            if len(found) < len(committed):
+                raise k.LeaderNotAvailableError(f"some partitions of {self.topic}")
+            return {tp.partition: came for tp, came in found.items()}
+
+        came: dict[int, Came] = _patiently(ask)
+        return came
+
+    def _told(self, number: int, came: Came | None) -> tuple[int, frozenset[int]]:
         """What is dealt with: everything before an offset, and some beyond it."""
-        if committed is None or committed.offset > self._ends[number]:
+        if came is None or came.elsewhere or came.position.offset > self._ends[number]:
             return 0, frozenset()  # nothing, or of a topic that had this name before
+        offset, text = came.position
+        complaint = came.complaint
         try:
-            return committed.offset, offset_map.decode(*committed)
+            finished = offset_map.decode(offset, text).finished
         except offset_map.BadMap as error:
+            complaint, finished = f"damaged: {error}", frozenset()
+        if complaint is not None:
             self.warnings.append(
-                f"the marks of group {self.group} for {self.topic}[{number}] are damaged "
-                f"({error}): letters from {number}:{committed.offset} on count as open"
+                f"the marks of group {self.group} for {self.topic}[{number}] are not believed "
+                f"({complaint}): letters from {number}:{offset} on count as open"
             )
-            return committed.offset, frozenset()
+        return offset, finished
 
     def _unshared(self, number: int) -> None:
         """Two at once would undo each other's marks."""
@@ -289,6 +317,8 @@ class LetterBox:
         position, since = start, time.monotonic()
         while position < end:
             fetched = self._poll(tp)
+            if fetched:
+                self._log(number).epochs.saw(fetched)
             for found in fetched:
                 if found.offset >= end:
                     return

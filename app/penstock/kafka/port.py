@@ -35,8 +35,11 @@ class Rebalance(Protocol):
     def assigned(self, partitions: Mapping[Partition, Position | None]) -> bool:
         """Partitions were added, and this is what the group has committed for them.
 
-        ``None``: nothing. The client need not start there: an offset that the log does not
-        have any more is reset. Returns whether they must be paused (quiet, draining).
+        ``None``: nothing is known of it, as of a topic that was just made anew; where the group
+        had committed nothing, the engine has committed where it begins. The text beside the
+        offset is for this offset of this log, or empty. The client need not start there: an
+        offset that the log does not have any more is reset. Returns whether they must be paused
+        (quiet, draining).
         """
         ...
 
@@ -111,6 +114,14 @@ class Engine(Protocol):
 
     def assignment(self) -> frozenset[Partition]:
         """What this member owns."""
+        ...
+
+    def positions(self) -> Mapping[Partition, int]:
+        """The next offset that ``poll`` may bring, of partitions that were announced.
+
+        Whatever lies before was brought by a ``poll`` that has returned, or is no record: a
+        transaction's marker, or what compaction took away.
+        """
         ...
 
     def ends(self) -> Mapping[Partition, tuple[int, int]]:

@@ -146,7 +146,7 @@ class World:
         position = self.topics.commits.get(partition)
         if position is None:
             return frozenset()
-        return offset_map.decode(position.offset, position.metadata)
+        return offset_map.decode(*position).finished
 
     def forget_uncommitted(self, partitions: Iterable[Partition]) -> None:
         """Something crashed: what was finished and not committed may be handed over again."""

@@ -434,6 +434,11 @@ class Dispatcher:
         with self._work:
             return self._desk.committable(partitions)
 
+    def reached(self, offsets: Mapping[Partition, int]) -> None:
+        """Where the client goes on reading; everything that it brought before was fed."""
+        with self._work:
+            self._desk.reached(offsets)
+
     def committed(self, positions: Mapping[Partition, Position]) -> None:
         """The broker confirmed these positions."""
         with self._work:

@@ -168,6 +168,7 @@ class PollLoop:
         self._look_at_commit()
         if now >= self._commit_due:
             self._commit_due = now + self._plan.settings.commit_interval
+            self._dispatcher.reached(self._engine.positions())
             self._commit_soon(self._dispatcher.committable())
         membership = self._engine.membership()
         if now >= self._facts_due or membership is not self._membership:
