@@ -20,7 +20,7 @@ from itertools import count
 from penstock.app import Order
 from penstock.breaker import BreakerState, Circuit
 from penstock.failure import Failure, Kind
-from penstock.flow import Flow
+from penstock.flow import Flow, weight
 from penstock.lane import Job, Lane, Refused, Stand, Strand
 from penstock.offset_map import BadMap
 from penstock.offsets import Position
@@ -95,7 +95,7 @@ class Desk:
             if records:
                 lane.cut_at(records[0].offset)
             return 0
-        self._flow.add(partition, len(records), _size(records))
+        self._flow.add(partition, len(records), weight(records))
         lane.backlog.extend(records)
         return self._spread(lane, now)
 
@@ -323,7 +323,7 @@ class Desk:
     def _free(self, lane: Lane, records: list[Record]) -> None:
         """Records wait no more. A partition that is back has a count that is another lane's."""
         if not lane.gone:
-            self._flow.take(lane.partition, len(records), _size(records))
+            self._flow.take(lane.partition, len(records), weight(records))
 
     def _count(self, job: Job, failure: Failure | None, first_try: bool, now: float) -> None:
         """Tell the circuit breaker. Poison says nothing about the handler's health."""
@@ -583,10 +583,6 @@ class Desk:
 
     def _of(self, partitions: Iterable[Partition]) -> list[Lane]:
         return [self._lanes[p] for p in partitions if p in self._lanes]
-
-
-def _size(records: Iterable[Record]) -> int:
-    return sum([len(r.key or b"") + len(r.value or b"") for r in records])
 
 
 def _failed(strand: Strand) -> bool:

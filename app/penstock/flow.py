@@ -8,12 +8,27 @@ flip it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from operator import itemgetter
 
-from penstock.record import Partition
+from penstock.memory import RECORD
+from penstock.record import Partition, Record
 
 #: Everything resumes at this share of the bound; a single partition at half of its own.
 _RESUME_ALL = 0.75
+
+_HEADERS = itemgetter(Record._fields.index("headers"))
+
+
+def weight(records: Sequence[Record]) -> int:
+    """Bytes that records take while they wait: keys, values, headers, and what keeps them.
+
+    Once a record, coming and going: unpacking is half the price of asking for attributes.
+    """
+    size = sum([len(key or b"") + len(value or b"") for _, _, _, _, key, value, _ in records])
+    if any(map(_HEADERS, records)):
+        size += sum([len(name) + len(value or b"") for r in records for name, value in r.headers])
+    return size + RECORD * len(records)
 
 
 class Flow:

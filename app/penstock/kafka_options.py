@@ -97,20 +97,20 @@ CONSUMER: Final[Mapping[str, Check]] = {
     "check_crcs": _flag,
     "client_rack": _text,
     "enable_incremental_fetch_sessions": _flag,
-    "fetch_max_bytes": _number(1),
     "fetch_max_wait_ms": _number(0),
     "fetch_min_bytes": _number(0),
     "isolation_level": _one_of("read_uncommitted", "read_committed"),
-    "max_partition_fetch_bytes": _number(1),
 }
 
 _SETTINGS: Final[Mapping[str, str]] = {
     "auto_offset_reset": "PENSTOCK_AUTO_OFFSET_RESET",
     "bootstrap_servers": "PENSTOCK_BOOTSTRAP_SERVERS",
     "client_id": "PENSTOCK_CLIENT_ID",
+    "fetch_max_bytes": "PENSTOCK_FETCH_BYTES",
     "group_id": "PENSTOCK_GROUP_ID",
     "group_instance_id": "PENSTOCK_INSTANCE_ID",
     "heartbeat_interval_ms": "PENSTOCK_HEARTBEAT_INTERVAL",
+    "max_partition_fetch_bytes": "PENSTOCK_FETCH_BYTES",
     "max_poll_interval_ms": "PENSTOCK_MAX_POLL_INTERVAL",
     "max_poll_records": "PENSTOCK_MAX_POLL_RECORDS",
     "metadata_max_age_ms": "PENSTOCK_METADATA_REFRESH",

@@ -50,6 +50,9 @@ _MAY_BE_SECRET = re.compile("PASSWORD|TOKEN|OPTIONS")
 
 _LAST_PORT = 65_535
 
+#: A frame of kafka-python's is at most 100 MB long, and a fetch may exceed its bound by a batch.
+MOST_FETCHED = 64_000_000
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
@@ -120,7 +123,15 @@ class Settings(BaseModel):
         8_000, ge=1, le=10_000_000, description="records waiting in a worker at most"
     )
     buffer_bytes: int = Field(
-        64_000_000, ge=1, description="bytes waiting in a worker at most, and one fetch more"
+        64_000_000,
+        ge=1,
+        description="bytes waiting in a worker at most, 1000 for each record included",
+    )
+    fetch_bytes: int = Field(
+        8_000_000,
+        ge=1,
+        le=MOST_FETCHED,
+        description="bytes fetched for a worker and not yet handed over, at most, and one batch",
     )
     commit_interval: Seconds = Field(1.0, description="between asynchronous commits")
     retry_first: Seconds = Field(0.5, description="first delay after a handler raised")
@@ -143,6 +154,16 @@ class Settings(BaseModel):
     # -- Health ------------------------------------------------------------------------
     handler_timeout: Seconds = Field(300.0, description="liveness: longest single record")
     poll_stall_timeout: Seconds = Field(60.0, description="liveness: longest silent poll loop")
+    memory_high: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of the memory limit at which the largest worker is replaced; 0: never",
+    )
+    memory_interval: Seconds = Field(
+        180.0, description="shortest time between two such replacements; a younger worker is kept"
+    )
 
     # -- HTTP and control --------------------------------------------------------------
     http_host: str = Field("0.0.0.0", description="address of the listener")
@@ -181,6 +202,11 @@ class Settings(BaseModel):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("memory_high", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        return 0 if isinstance(value, str) and value.strip().lower() == "off" else value
 
     @field_validator("bootstrap_servers")
     @classmethod

@@ -26,8 +26,19 @@ def test_what_the_drain_depends_on() -> None:
 
 
 def test_further_options_get_through() -> None:
-    made = options(kafka_options={"fetch_max_bytes": 9, "api_version": [3, 0], "check_crcs": False})
-    assert (made["fetch_max_bytes"], made["api_version"], made["check_crcs"]) == (9, (3, 0), False)
+    made = options(
+        kafka_options={"fetch_max_wait_ms": 9, "api_version": [3, 0], "check_crcs": False}
+    )
+    assert (made["fetch_max_wait_ms"], made["api_version"], made["check_crcs"]) == (
+        9,
+        (3, 0),
+        False,
+    )
+
+
+def test_what_is_fetched_follows_from_one_setting() -> None:
+    made = options(fetch_bytes=2_000_000)
+    assert (made["fetch_max_bytes"], made["max_partition_fetch_bytes"]) == (2_000_000, 2_000_000)
 
 
 def test_the_client_knows_every_option() -> None:

@@ -20,6 +20,7 @@ from penstock.desk import Desk, Outcome
 from penstock.errors import NotSent, Poison, Undecodable
 from penstock.failure import failure_of
 from penstock.lane import Job, Lane, Stand
+from penstock.memory import RECORD
 from penstock.offsets import Position
 from penstock.policy import Again, Last, Redelivered, Retry, Then, dead_letter, skip, stop
 from penstock.record import Partition, Record
@@ -655,7 +656,7 @@ class DeskMachine(RuleBasedStateMachine):
             waiting = [r for r in owned.fed.values() if r.offset not in owned.done]
             waiting += [r for r in lane.backlog if r.offset in owned.known]
             assert flow._waiting[owned.partition] == len(waiting)
-            size = sum(len(r.key or b"") + len(r.value or b"") for r in waiting)
+            size = sum(len(r.key or b"") + len(r.value or b"") + RECORD for r in waiting)
             assert flow._bytes.get(owned.partition, 0) == size
 
     # -- the end -----------------------------------------------------------------------

@@ -4,8 +4,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.flow import Flow
-from penstock.record import Partition
+from penstock.flow import Flow, weight
+from penstock.record import Partition, Record
 from tests.unit.making import orders
 
 PARTITIONS = [orders(n) for n in range(4)]
@@ -225,3 +225,17 @@ def test_one_record_larger_than_everything_is_let_through_and_stops_the_rest() -
     assert flow.changes() == ([one], [])
     flow.take(one, 1, 5_000)
     assert flow.changes() == ([], [one])
+
+
+def test_what_waits_is_weighed_with_its_headers_and_what_keeps_it() -> None:
+    """A record without a byte is not free, and a large header is no way around the bound."""
+    plain = Record("orders", 0, 1, 0, b"key", b"value", ())
+    tombstone = Record("orders", 0, 2, 0, b"key", None, [])
+    headed = Record("orders", 0, 3, 0, None, b"v", [("trace", b"x" * 5_000), ("empty", None)])
+    assert weight([]) == 0
+    assert weight([plain]) == 1_000 + 8
+    assert weight([tombstone]) == 1_000 + 3
+    assert weight([headed]) == 1_000 + 1 + 5 + 5_000 + 5
+    assert weight([plain, tombstone, headed]) == sum(
+        weight([r]) for r in (plain, tombstone, headed)
+    )

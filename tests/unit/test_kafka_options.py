@@ -38,11 +38,9 @@ GIVEN: dict[str, Any] = {
     "check_crcs": False,
     "client_rack": "a",
     "enable_incremental_fetch_sessions": False,
-    "fetch_max_bytes": 1_000,
     "fetch_max_wait_ms": 100,
     "fetch_min_bytes": 2,
     "isolation_level": "read_committed",
-    "max_partition_fetch_bytes": 500,
 }
 
 
@@ -92,15 +90,15 @@ def test_an_option_that_is_decided_elsewhere_is_refused(name: str) -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     (
-        {"fetch_max_byts": 1},
-        "consumer; did you mean fetch_max_bytes?",
+        {"fetch_min_byts": 1},
+        "consumer; did you mean fetch_min_bytes?",
     ),
     ({"acks": "all"}, "acks is no option of kafka-python's consumer"),
     ({"sasl_jaas_config": "x"}, "sasl_jaas_config is no option"),
-    ({"fetch_max_bytes": "10MB"}, "fetch_max_bytes='10MB': a whole number from 1 to 2147483647"),
-    ({"fetch_max_bytes": True}, "fetch_max_bytes=True: a whole number"),
-    ({"fetch_max_bytes": 2**31}, "a whole number from 1"),
-    ({"fetch_max_bytes": None}, "a whole number from 1"),
+    ({"fetch_min_bytes": "10MB"}, "fetch_min_bytes='10MB': a whole number from 0 to 2147483647"),
+    ({"fetch_min_bytes": True}, "fetch_min_bytes=True: a whole number"),
+    ({"fetch_min_bytes": 2**31}, "a whole number from 0"),
+    ({"fetch_min_bytes": None}, "a whole number from 0"),
     ({"check_crcs": "no"}, "check_crcs='no': true or false"),
     ({"isolation_level": "committed"}, '"read_uncommitted" or "read_committed"'),
     ({"isolation_level": []}, '"read_uncommitted" or "read_committed"'),

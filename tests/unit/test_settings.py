@@ -60,14 +60,14 @@ def test_lists_and_levels_as_people_write_them(monkeypatch: pytest.MonkeyPatch) 
             bootstrap_servers=" a:1, [::1]:2 ,",
             topics="orders, refunds",
             log_level="debug",
-            kafka_options='{"fetch_max_bytes": 9, "api_version": [3, 0]}',
+            kafka_options='{"fetch_max_wait_ms": 9, "api_version": [3, 0]}',
             quit_urls="http://localhost:15020/quitquitquit,http://127.0.0.1:4191/shutdown",
         ),
     )
     assert settings.bootstrap_servers == ("a:1", "[::1]:2")
     assert settings.topics == ("orders", "refunds")
     assert settings.log_level == "DEBUG"
-    assert settings.kafka_options == {"fetch_max_bytes": 9, "api_version": [3, 0]}
+    assert settings.kafka_options == {"fetch_max_wait_ms": 9, "api_version": [3, 0]}
     assert len(settings.quit_urls) == 2
 
 

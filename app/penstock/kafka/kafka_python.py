@@ -33,6 +33,7 @@ from kafka.structs import MemberState
 from penstock.errors import CommitRefused, KafkaFailure
 from penstock.kafka.config import client_options, consumer_options
 from penstock.kafka.failures import principal_of, translate
+from penstock.kafka.fetching import Fetching
 from penstock.kafka.guards import Guards
 from penstock.kafka.net import NetClient, NotOpened, open_consumer
 from penstock.kafka.note import Log, topic_id
@@ -70,6 +71,7 @@ PRIVATE: Final = (
     "_coordinator.state",
     "_fetcher._group_list_offset_requests",
     "_fetcher._manager",
+    "_fetcher.config",
     "_fetcher._next_in_line_exception_metadata",
     "_fetcher._next_partition_records",
     "_fetcher._paused_partition_records",
@@ -135,6 +137,7 @@ class KafkaPythonEngine:
             static=instance is not None,
         )
         self._restore = Restore(self._consumer, latest=settings.auto_offset_reset == "latest")
+        self._fetching = Fetching(self._consumer, settings.fetch_bytes)
         self._asking: Any = None
         self._topics.subscribe(self._consumer, _Listener(self))
         self._know_topics(min(timeout, 2.0))
@@ -168,6 +171,7 @@ class KafkaPythonEngine:
         elif self._guards.parked():  # never while joining: what is parked may be of the past
             timeout = 0.0
         self._restore_rest()
+        self._fetching.fit()
         try:
             fetched = self._consumer.poll(timeout_ms=round(timeout * 1000), max_records=limit)
         except Exception as error:
@@ -213,6 +217,7 @@ class KafkaPythonEngine:
         """
         # Paused first: a resume that comes between the answer and a pause would be undone.
         self.pause(partitions)
+        self._fetching.fit()  # before the first fetch of theirs
         before = self.assignment().difference(partitions)
         self._guards.owns_first({p.topic for p in partitions} - {p.topic for p in before})
         self._restore.expect(partitions)
