@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from penstock.errors import NotSent
     from penstock.kafka.letter_box import LetterBox, Send
     from penstock.kafka.producer import Producer
-    from penstock.letters import Origin
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: Offsets by partition.
@@ -35,6 +34,8 @@ GROUP: Final = "penstock.dlq"
 _INTERRUPTED: Final = 130
 _CONNECT: Final = 10.0  # seconds
 _CONFIRM: Final = 30.0  # seconds that a batch of a hundred letters may take
+#: Rounds that a letter goes before somebody has to say that it may go another one.
+_ROUNDS: Final = 3
 
 
 @click.group(
@@ -58,8 +59,9 @@ _CONFIRM: Final = 30.0  # seconds that a batch of a hundred letters may take
                 "as for `penstock run`."
             ),
             (
-                "Exit codes: 0 done, also when there was nothing to do; 1 the cluster refused, or "
-                "there is no such letter; 64 bad command line; 78 bad settings; 130 interrupted."
+                "Exit codes: 0 done, also when there was nothing to do; 1 the cluster refused, "
+                "there is no such letter, or some went too many rounds; 64 bad command line; "
+                "78 bad settings; 130 interrupted."
             ),
         )
     )
@@ -269,18 +271,27 @@ def show(
         "killed, up to a hundred may be sent again by the next replay. Ctrl-C ends it between "
         "two batches. Letters go to the partition that they came from (with --to, to that of "
         "their key), behind what is there by now. Every consumer group of the topic gets them, "
-        "not only the one that failed."
+        "not only the one that failed. One that was replayed --max-rounds times and failed again "
+        "each time is left alone and stays open, and the exit code is 1: mend what fails first."
     ),
 )
 @click.argument("topic")
 @_filters
 @click.option("--to", metavar="TOPIC", help="Send them there, not where they came from.")
+@click.option(
+    "--max-rounds",
+    type=_NUMBER,
+    default=_ROUNDS,
+    show_default=True,
+    help="Leave those alone that were replayed so often before.",
+)
 @_acting
 @_cluster
 def replay(
     topic: str,
     *,
     to: str | None,
+    max_rounds: int,
     limit: int | None,
     dry_run: bool,
     yes: bool,
@@ -290,8 +301,8 @@ def replay(
 ) -> int:
     """Send open letters back to the topics they came from, and mark them as dealt with.
 
-    Key, value and headers are the original ones, without Penstock's. Records that are not
-    letters are left alone.
+    Key, value and headers are the original ones, without Penstock's but for one that counts the
+    rounds. Records that are not letters are left alone.
 
     Example: penstock dlq replay orders.dead --error OutOfStock --dry-run
     """
@@ -299,13 +310,14 @@ def replay(
         raise click.UsageError("--to must be another topic")
     _need_yes(yes=yes or dry_run)
     with _box(bootstrap_servers, topic, group) as box:
-        goals: Counter[str] = Counter()
-        chosen = _choose(box, _filter(**given), limit, lambda o: to or o.topic, goals)
-        where = ", ".join(f"{name} ({count:,})" for name, count in goals.most_common())
+        plan = _Replay(to, max_rounds)
+        chosen = _choose(box, _filter(**given), limit, plan)
+        where = ", ".join(f"{name} ({count:,})" for name, count in plan.goals.most_common())
+        plan.tell()
         if not _agreed(box, chosen, f"replayed to {where}", "replay", dry_run=dry_run, yes=yes):
-            return 0
+            return int(bool(plan.tired))
         with _sender(to) as send:
-            return _settle(box, chosen, send, "replayed")
+            return _settle(box, chosen, send, "replayed") or int(bool(plan.tired))
 
 
 @dlq.command(short_help="Mark open letters as dealt with, without sending them.")
@@ -393,22 +405,54 @@ def _select(
         progress.clear()
 
 
+class _Replay:
+    """Where letters go, and which of them are not sent."""
+
+    def __init__(self, to: str | None, max_rounds: int) -> None:
+        self._to = to
+        self._max_rounds = max_rounds
+        #: How many go where.
+        self.goals: Counter[str] = Counter()
+        #: How many are no letters, and how many have gone too many rounds.
+        self.foreign = 0
+        self.tired = 0
+        self._most = 0
+
+    def takes(self, stored: Stored) -> bool:
+        """Whether this one is sent; counted either way."""
+        origin = stored.origin
+        if origin is None:
+            self.foreign += 1
+        elif origin.rounds >= self._max_rounds:
+            self.tired += 1
+            self._most = max(self._most, origin.rounds)
+        else:
+            self.goals[self._to or origin.topic] += 1
+            return True
+        return False
+
+    def tell(self) -> None:
+        """Say what is left alone."""
+        if self.foreign:
+            say(f"{self.foreign:,} that are not letters are left alone", err=True)
+        if self.tired:
+            say(
+                f"{_letters(self.tired)} left alone: replayed {self._max_rounds} times or more "
+                "before, and put aside again each time. Mend what fails, then say --max-rounds "
+                f"{self._most + 1}; or drop them",
+                err=True,
+            )
+
+
 def _choose(
-    box: LetterBox,
-    wanted: Filter,
-    limit: int | None,
-    goal: Callable[[Origin], str] | None = None,
-    goals: Counter[str] | None = None,
+    box: LetterBox, wanted: Filter, limit: int | None, replay: _Replay | None = None
 ) -> Chosen:
-    """The open letters to deal with. With ``goal``, where each would go, only real letters."""
+    """The open letters to deal with; those that are to be replayed, as far as they are."""
     chosen: Chosen = defaultdict(set)
-    total = foreign = 0
+    total = 0
     for stored in _unless_interrupted(_select(box, wanted, None)):
-        if goal is not None and goals is not None:
-            if stored.origin is None:
-                foreign += 1
-                continue
-            goals[goal(stored.origin)] += 1
+        if replay is not None and not replay.takes(stored):
+            continue
         number, offset = stored.at
         chosen[number].add(offset)
         total += 1
@@ -418,8 +462,6 @@ def _choose(
         for span in wanted.spans:
             if not any(span.holds((n, offset)) for n in chosen for offset in chosen[n]):
                 say(f"{span}: no open letter there that is meant", err=True)
-    if foreign:
-        say(f"{foreign:,} that are not letters are left alone", err=True)
     return chosen
 
 
@@ -459,7 +501,7 @@ def _sender(to: str | None) -> Iterator[Send]:
     from penstock import settings  # noqa: PLC0415 (as in _box)
     from penstock.errors import KafkaFailure  # noqa: PLC0415
     from penstock.kafka.producer import Outgoing, Producer  # noqa: PLC0415
-    from penstock.letters import original  # noqa: PLC0415
+    from penstock.letters import replayed  # noqa: PLC0415
 
     def send(letters: Sequence[Stored]) -> Sequence[NotSent | None]:
         records = []
@@ -467,7 +509,7 @@ def _sender(to: str | None) -> Iterator[Send]:
             assert origin is not None
             # Back to the partition it came from, however its producer chose that.
             goal, number = (to, None) if to else (origin.topic, origin.partition)
-            headers = original(record.headers)
+            headers = replayed(record.headers)
             records.append(Outgoing(goal, record.key, record.value, headers, number))
         return producer.send(records, _CONFIRM)
 

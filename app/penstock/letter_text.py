@@ -14,7 +14,7 @@ from penstock.record import printable
 
 FOREIGN: Final = "(not a letter)"
 
-_HEAD: Final = ("AT", "SINCE", "FROM", "KEY", "ATTEMPTS", "ERROR", "REASON")
+_HEAD: Final = ("AT", "SINCE", "FROM", "KEY", "ATTEMPTS", "ROUNDS", "ERROR", "REASON")
 _WIDTH: Final = 16  # bytes in a line of hex
 _KEY: Final = 40  # characters of a key in the table
 _REASON: Final = 40  # and of a reason at least, however narrow the terminal
@@ -54,6 +54,7 @@ def _row(stored: Stored) -> list[str]:
         plain(str(origin)) if origin is not None else "-",
         _cut(_or_dash(printable(stored.record.key)), _KEY),
         str(origin.attempts) if origin is not None else "-",
+        str(origin.rounds) if origin is not None else "-",
         _or_dash(plain(origin.error)) if origin is not None else "-",
         plain(origin.reason) if origin is not None else FOREIGN,
     ]
@@ -78,6 +79,7 @@ def as_json(stored: Stored) -> dict[str, Any]:
             "timestamp": when(origin.timestamp / 1000),
             "group": origin.group,
             "attempts": origin.attempts,
+            "rounds": origin.rounds,
             "error": origin.error,
             "reason": origin.reason,
         }
@@ -133,6 +135,9 @@ def _origin(origin: Origin, now: float) -> Iterator[str]:
     yield f"since     {at}"
     tries = "1 attempt" if origin.attempts == 1 else f"{origin.attempts} attempts"
     yield f"by        group {plain(origin.group) or '-'}, after {tries}"
+    if origin.rounds:
+        times = "once" if origin.rounds == 1 else f"{origin.rounds} times"
+        yield f"rounds    replayed {times} before, and put aside again"
     yield f"reason    {plain(origin.reason) or '-'}"
     yield f"error     {plain(origin.error) or '-'}"
 

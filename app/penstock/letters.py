@@ -3,6 +3,10 @@
 A dead letter is the record as it was (key, value and headers stay bytes), in another topic, with
 headers of ours behind its own that say where it came from and why it is there. A letter that
 is put aside a second time does not grow: our headers are replaced.
+
+A letter that is replayed goes back as the record it was, with one header of ours: how many
+rounds it has gone. The letter of a record that fails again takes it over, so that a record that
+can never be handled does not go round for ever as if each time were the first.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ FIELDS: Final = {
     "reason": f"what was raised, as one line of at most {REASON_LIMIT:,} characters",
     "error": "its class",
     "attempts": "how often it was tried",
+    "rounds": "how often it had been replayed before; missing: never",
     "at": "when it was put aside, as `2026-01-31T07:15:00.125Z`",
     "traceback": f"the last {TRACEBACK_LIMIT:,} bytes of it",
 }
@@ -88,6 +93,7 @@ class Origin:
     error: str = ""
     traceback: str = ""
     attempts: int = 0
+    rounds: int = 0
     at: float | None = None
 
     def __str__(self) -> str:
@@ -107,6 +113,7 @@ def headers(letter: Letter, detail: Detail = Detail.FULL) -> list[tuple[str, byt
         "reason": _one_line(letter.reason, SHORT_REASON if short else REASON_LIMIT),
         "error": _one_line(letter.error, _NAME_LIMIT),
         "attempts": str(letter.attempts),
+        **({"rounds": str(rounds)} if (rounds := _rounds(_ours(record.headers))) else {}),
         "at": iso(letter.at),
     }
     if letter.traceback and detail is Detail.FULL:
@@ -115,8 +122,14 @@ def headers(letter: Letter, detail: Detail = Detail.FULL) -> list[tuple[str, byt
 
 
 def original(headers: Headers) -> list[tuple[str, bytes | None]]:
-    """The record's own headers, those that are not ours: what it is replayed with."""
+    """The record's own headers, those that are not ours."""
     return [(name, value) for name, value in headers if not name.startswith(PREFIX)]
+
+
+def replayed(headers: Headers) -> list[tuple[str, bytes | None]]:
+    """What a letter with these ``headers`` is replayed with: the record's own, and the round."""
+    rounds = _rounds(_ours(headers)) + 1
+    return [*original(headers), (PREFIX + "rounds", _encode(str(rounds)))]
 
 
 def origin(headers: Headers) -> Origin | None:
@@ -136,6 +149,7 @@ def origin(headers: Headers) -> Origin | None:
         error=ours.get("error", ""),
         traceback=ours.get("traceback", ""),
         attempts=_number(ours.get("attempts")) or 0,
+        rounds=_rounds(ours),
         at=_moment(ours.get("at", "")),
     )
 
@@ -151,6 +165,10 @@ def _ours(headers: Headers) -> dict[str, str]:
         for name, value in headers
         if value is not None and name.startswith(PREFIX)
     }
+
+
+def _rounds(ours: dict[str, str]) -> int:
+    return max(0, _number(ours.get("rounds")) or 0)
 
 
 def _one_line(text: str, limit: int) -> str:

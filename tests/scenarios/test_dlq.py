@@ -93,9 +93,17 @@ def letters(
     return Letters(course, dead, trouble, serve(course).start().until_ready())
 
 
+ROUNDS = "penstock.dlq.rounds"
+
+
 def told(message: Any) -> tuple[object, ...]:
-    """What a record is, wherever it lies in its partition."""
-    return message.partition(), message.key(), message.value(), tuple(message.headers() or ())
+    """What a record is, wherever it lies in its partition, and however often it went round."""
+    headers = tuple(each for each in message.headers() or () if each[0] != ROUNDS)
+    return message.partition(), message.key(), message.value(), headers
+
+
+def rounds(message: Any) -> bytes | None:
+    return dict(message.headers() or ()).get(ROUNDS)
 
 
 def tasks(count: int, **more: Any) -> list[Task]:
@@ -146,10 +154,13 @@ def test_letters_are_looked_at_replayed_handled_and_dropped(letters: Letters) ->
     replayed: Counter[object] = Counter()
     for message in read(course.bootstrap, course.topic):
         of = originals if message.offset() < course.sent[message.partition()] else replayed
+        assert rounds(message) == (None if of is originals else b"1")
         if b"no such customer" not in dict(message.headers()).values():
             of[told(message)] += 1
-    assert replayed == originals  # byte by byte, in its partition, and nothing of ours
+    assert replayed == originals  # byte by byte, in its partition, and but a count of ours
     assert set(originals.values()) == {1}
+
+    goes_round(letters)
 
     dropped = letters.dlq("drop", "--error", "Poison", "--yes")
     assert (dropped.returncode, dropped.stdout) == (0, f"{POISON} letters dropped\n")
@@ -157,12 +168,27 @@ def test_letters_are_looked_at_replayed_handled_and_dropped(letters: Letters) ->
         json.loads(line)["state"]
         for line in letters.dlq("list", "--all", "--json").stdout.splitlines()
     ]
-    assert states == ["done"] * (POISON + TROUBLE)
+    assert states == ["done"] * (POISON + TROUBLE + 1)
     # Another group has no marks: what was dropped by mistake is found again.
-    assert len(letters.dlq("list", "--json", "--group", "another").stdout.splitlines()) == 40
+    assert len(letters.dlq("list", "--json", "--group", "another").stdout.splitlines()) == 41
     assert letters.service.stop() == 0
     assert course.done() == TROUBLE
-    assert letters.made() == POISON + TROUBLE
+    assert letters.made() == POISON + TROUBLE + 1
+
+
+def goes_round(letters: Letters) -> None:
+    """One of those that nobody can handle is replayed, and comes back as one that was."""
+    made = letters.made()
+    again = letters.dlq("replay", "--error", "Poison", "--limit", "1", "--yes")
+    assert again.returncode == 0, again.stderr
+    letters.service.until(lambda: letters.made() > made, "a letter that comes back")
+    open_ones = [json.loads(line) for line in letters.dlq("list", "--json").stdout.splitlines()]
+    assert sorted(each["rounds"] for each in open_ones) == [0] * (POISON - 1) + [1]
+    tired = letters.dlq("replay", "--dry-run", "--max-rounds", "1")
+    assert tired.returncode == 1
+    assert tired.stdout.startswith(f"dry run: {POISON - 1} letters would be replayed")
+    assert "1 letter left alone: replayed 1 times or more" in tired.stderr
+    assert "--max-rounds 2" in tired.stderr
 
 
 def test_a_replay_to_another_topic_goes_by_the_key(

@@ -26,6 +26,7 @@ from penstock.letters import (
     headers,
     origin,
     original,
+    replayed,
 )
 from penstock.record import Record
 
@@ -77,7 +78,8 @@ def test_headers_are_the_records_own_and_then_ours() -> None:
 
 
 def test_the_fields_that_are_documented_are_the_headers() -> None:
-    names = [name for name, _ in headers(letter(record=record(headers=())))]
+    again = record(headers=[(PREFIX + "rounds", b"1")])
+    names = [name for name, _ in headers(letter(record=again))]
     assert names == [PREFIX + name for name in FIELDS]
 
 
@@ -175,9 +177,30 @@ def test_a_second_death_replaces_our_headers() -> None:
 
 def test_what_is_replayed_is_a_record_again_and_no_letter() -> None:
     own = [("a", b"1"), ("b", None), ("a", b"\xff")]
-    back = original(headers(letter(record=record(headers=own))))
-    assert back == own
+    back = replayed(headers(letter(record=record(headers=own))))
+    assert back == [*own, ("penstock.dlq.rounds", b"1")]
     assert origin(back) is None
+
+
+def test_rounds_are_counted_from_letter_to_letter() -> None:
+    dead = record()
+    for rounds in range(4):
+        found = headers(letter(record=dead))
+        told = origin(found)
+        assert told is not None
+        assert told.rounds == rounds
+        assert (PREFIX + "rounds" in ours(found)) == (rounds > 0)
+        assert original(found) == [("a", b"1")]
+        dead = record(headers=replayed(found))
+
+
+@pytest.mark.parametrize("said", [b"", b"many", b"-3", b"1" * 20, None])
+def test_rounds_that_are_no_number_are_none(said: bytes | None) -> None:
+    found = [*headers(letter()), (PREFIX + "rounds", said)]
+    told = origin(found)
+    assert told is not None
+    assert told.rounds == 0
+    assert replayed(found)[-1] == (PREFIX + "rounds", b"1")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +227,7 @@ def test_damaged_details_leave_the_origin_readable() -> None:
     found: dict[str, bytes | None] = {
         **dict(headers(letter())),
         PREFIX + "attempts": b"many",
+        PREFIX + "rounds": b"\xff",
         PREFIX + "at": b"yesterday",
         PREFIX + "timestamp": None,
         PREFIX + "reason": b"\xff",
@@ -310,17 +334,18 @@ def table(*shown: Stored, states: bool = False, width: int | None = None) -> str
 
 def test_the_table_has_a_row_a_letter() -> None:
     lines = table(stored(), FOREIGN).splitlines()
-    assert lines[0].split() == ["AT", "SINCE", "FROM", "KEY", "ATTEMPTS", "ERROR", "REASON"]
-    assert lines[1].split(maxsplit=6) == [
+    assert " ".join(lines[0].split()) == "AT SINCE FROM KEY ATTEMPTS ROUNDS ERROR REASON"
+    assert lines[1].split(maxsplit=7) == [
         "1:42",
         "2027-01-15T08:00:00Z",
         "orders[3]@17",
         "k",
         "5",
+        "0",
         "shop.OutOfStock",
         "no stock",
     ]
-    assert lines[2].split(maxsplit=6)[2:] == ["-", "0xff", "-", "-", "(not a letter)"]
+    assert lines[2].split(maxsplit=7)[2:] == ["-", "0xff", "-", "-", "-", "(not a letter)"]
     states = table(stored(settled=True), stored(), states=True).splitlines()
     assert [line.split()[1] for line in states] == ["STATE", "done", "open"]
 
@@ -380,6 +405,10 @@ def test_show_says_everything() -> None:
     ):
         assert part in text
     assert "penstock.dlq" not in text
+    assert "rounds" not in text
+    again = stored(letter(record=record(headers=[(PREFIX + "rounds", b"2")])))
+    assert "rounds    replayed 2 times before, and put aside again" in letter_text.show(again, NOW)
+    assert letter_text.as_json(again)["rounds"] == 2
     assert "none (a tombstone)" in letter_text.show(stored(value=None), NOW)
     assert "not a letter" in letter_text.show(FOREIGN, NOW)
 
