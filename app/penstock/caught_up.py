@@ -34,7 +34,9 @@ class CaughtUp:
         finished: Mapping[Partition, int],
         ends: Mapping[Partition, int],
     ) -> bool:
-        """Whether everything is done.
+        """Whether everything is done: now, not once and for ever.
+
+        A worker that was done and is given what another one left unfinished is not done.
 
         ``finished``: the next offset of each partition that is not finished yet, ``ends``:
         the end of each log; a partition missing in either is not known yet, so not done.

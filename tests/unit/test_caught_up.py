@@ -76,6 +76,45 @@ def test_a_partition_that_comes_back_has_a_new_end() -> None:
     assert look(caught, 3, {ZERO: 9}, {ZERO: 12}, owned=(ZERO,))
 
 
+def test_who_is_done_and_is_given_what_another_left_is_not_done() -> None:
+    caught = CaughtUp(settle=6)
+    assert not look(caught, 0, {ZERO: 3}, {ZERO: 3}, owned=(ZERO,))
+    assert look(caught, 6, {ZERO: 3}, {ZERO: 3}, owned=(ZERO,))
+    left = {ZERO: 3, ONE: 2}, {ZERO: 8, ONE: 7}
+    assert not look(caught, 7, {ZERO: 3}, {ZERO: 8})  # where ONE stands is not known yet
+    assert not look(caught, 8, *left)
+    assert not look(caught, 20, *left)  # however long it takes
+    assert look(caught, 21, {ZERO: 3, ONE: 7}, {ZERO: 9, ONE: 9})
+
+
+LOOKS = st.tuples(
+    st.booleans(),
+    st.frozensets(st.integers(0, 2)),
+    st.dictionaries(st.integers(0, 2), st.integers(0, 3)),
+    st.dictionaries(st.integers(0, 2), st.integers(0, 3)),
+)
+
+
+@given(st.lists(LOOKS, max_size=8))
+def test_whatever_was_said_before_over_means_over_now(
+    looks: list[tuple[bool, frozenset[int], dict[int, int], dict[int, int]]],
+) -> None:
+    caught = CaughtUp(settle=0)
+    first: dict[int, int] = {}  # the end of each partition, as first seen in this ownership
+    for now, (stable, owned, finished, ends) in enumerate(looks):
+        first = {n: first.get(n, ends.get(n, -1)) for n in owned if n in first or n in ends}
+        over = look(
+            caught,
+            now,
+            {orders(n): at for n, at in finished.items()},
+            {orders(n): end for n, end in ends.items()},
+            owned=tuple(map(orders, owned)),
+            stable=stable,
+        )
+        done = all(n in first and finished.get(n, -1) >= first[n] for n in owned)
+        assert over == (stable and done)
+
+
 @given(
     st.dictionaries(st.integers(0, 5), st.integers(0, 20), min_size=1),
     st.dictionaries(st.integers(0, 5), st.integers(0, 20)),
