@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from confluent_kafka import Producer
@@ -85,13 +86,30 @@ def read_and_commit(cluster: Broker, group: str, topic: str) -> OffsetAndMetadat
     return committed(cluster, group, topic)
 
 
-def next_owner(cluster: Broker, group: str, topic: str, total: int) -> tuple[Member, list[str]]:
-    """Reads on until it has come to the logs' ends; with what it warned of."""
+class NextOwner(NamedTuple):
+    """What whoever came next was told, warned of, and read."""
+
+    owned: dict[Partition, Position | None]
+    complaints: list[str]
+    read: list[list[int]]
+    #: The epoch before the last record of partition 1, and that of it.
+    epochs: tuple[int, int]
+
+
+def next_owner(cluster: Broker, group: str, topic: str, total: int) -> NextOwner:
+    """Reads on until it has come to the logs' ends."""
     with capture_logs() as logs, Member(cluster.bootstrap, group, topic) as member:
         ends = {Partition(topic, 0): total, Partition(topic, 1): total}
         until(lambda: dict(member.engine.positions()) == ends, member)
+        owned = dict(member.notebook.owned)
+        epochs = member.engine._restore.logs[Partition(topic, 1)].epochs
     again = "records that were finished will be handled again"
-    return member, [str(line["reason"]) for line in logs if line["event"] == again]
+    return NextOwner(
+        owned,
+        [str(line["reason"]) for line in logs if line["event"] == again],
+        [member.offsets(topic, number) for number in range(2)],
+        (epochs.before(10), epochs.before(total)),
+    )
 
 
 def test_it_is_believed_in_its_own_log_whatever_the_leader(
@@ -106,16 +124,14 @@ def test_it_is_believed_in_its_own_log_whatever_the_leader(
     cluster.kill()
     cluster.restart()
     write(cluster, orders, 5)
-    member, complaints = next_owner(cluster, group, orders, 15)
-    assert complaints == []
-    assert member.notebook.owned == {
+    found = next_owner(cluster, group, orders, 15)
+    assert found.complaints == []
+    assert found.owned == {
         Partition(orders, 0): Position(4, MAP),
         Partition(orders, 1): Position(8),
     }
-    epochs = member.engine._restore.logs[Partition(orders, 1)].epochs
-    assert epochs.before(10) == 0
-    later = epochs.before(15)
-    assert later > 0
+    before, later = found.epochs
+    assert 0 == before < later
     # And what is committed next is of the epoch of the record before it.
     with Member(cluster.bootstrap, group, orders) as third:
         until(lambda: len(third.records) == 11 + 7, third)
@@ -135,15 +151,16 @@ def test_a_log_that_was_cut_off_and_grew_again_is_another(
         cut(Path(cluster._directory or "") / "data" / f"{orders}-{number}", before=6)
     cluster.start()
     write(cluster, orders, 10)
-    member, complaints = next_owner(cluster, group, orders, 16)
-    assert len(complaints) == 1
+    found = next_owner(cluster, group, orders, 16)
+    assert len(found.complaints) == 1
     assert (
-        "the log was cut off: leader epoch 0 ends at 6, and the map reaches to 9" in complaints[0]
+        "the log was cut off: leader epoch 0 ends at 6, and the map reaches to 9"
+        in found.complaints[0]
     )
-    assert member.notebook.owned[Partition(orders, 0)] == Position(4)
-    assert member.offsets(orders, 0) == [*range(4, 16)]
+    assert found.owned[Partition(orders, 0)] == Position(4)
+    assert found.read[0] == [*range(4, 16)]
     # Nor is the offset 8 what it was: two that were never read stand before it now.
-    assert member.offsets(orders, 1) == [*range(6, 16)]
+    assert found.read[1] == [*range(6, 16)]
 
 
 def cut(directory: Path, *, before: int) -> None:
@@ -167,10 +184,10 @@ def test_a_topic_made_anew_is_another_log(cluster: Broker, orders: str, group: s
     admin.create_topic(orders, 2)
     write(cluster, orders, 10)
     rewrite(cluster, group, orders, at)
-    member, complaints = next_owner(cluster, group, orders, 10)
-    assert len(complaints) == 1
-    assert f"made for the topic of id {sealed(at).seal.topic}" in complaints[0]
-    assert member.offsets(orders, 0) == [*range(4, 10)]
+    found = next_owner(cluster, group, orders, 10)
+    assert len(found.complaints) == 1
+    assert f"made for the topic of id {sealed(at).seal.topic}" in found.complaints[0]
+    assert found.read[0] == [*range(4, 10)]
 
 
 @pytest.mark.parametrize("epoch", [0, -1])
@@ -179,25 +196,25 @@ def test_an_offset_that_is_moved_leaves_its_map_behind(
 ) -> None:
     at = read_and_commit(cluster, group, orders)
     rewrite(cluster, group, orders, OffsetAndMetadata(2, at.metadata, epoch))
-    member, complaints = next_owner(cluster, group, orders, 10)
-    assert len(complaints) == 1
-    assert "made for offset 4, and the group's is 2" in complaints[0]
-    assert member.notebook.owned[Partition(orders, 0)] == Position(2)
+    found = next_owner(cluster, group, orders, 10)
+    assert len(found.complaints) == 1
+    assert "made for offset 4, and the group's is 2" in found.complaints[0]
+    assert found.owned[Partition(orders, 0)] == Position(2)
     # Beside its own offset it is believed, also if whoever wrote that knew of no epochs.
     rewrite(cluster, group, orders, OffsetAndMetadata(4, at.metadata, -1))
-    member, complaints = next_owner(cluster, group, orders, 10)
-    assert complaints == []
-    assert member.notebook.owned[Partition(orders, 0)] == Position(4, MAP)
+    found = next_owner(cluster, group, orders, 10)
+    assert found.complaints == []
+    assert found.owned[Partition(orders, 0)] == Position(4, MAP)
 
 
 def test_the_first_form_is_not_believed(cluster: Broker, orders: str, group: str) -> None:
     """It said neither which offset it was for, nor which log."""
     read_and_commit(cluster, group, orders)
     rewrite(cluster, group, orders, OffsetAndMetadata(4, f"penstock1:{MAP}", -1))
-    member, complaints = next_owner(cluster, group, orders, 10)
-    assert len(complaints) == 1
-    assert "of a form that does not say which offset" in complaints[0]
-    assert member.notebook.owned[Partition(orders, 0)] == Position(4)
+    found = next_owner(cluster, group, orders, 10)
+    assert len(found.complaints) == 1
+    assert "of a form that does not say which offset" in found.complaints[0]
+    assert found.owned[Partition(orders, 0)] == Position(4)
 
 
 def test_an_epoch_that_the_log_never_had_moves_nobody(
@@ -227,8 +244,8 @@ def test_where_to_begin_is_committed_before_the_first_record_comes(
     finally:
         member.close()
     write(cluster, orders, 3)
-    member, _ = next_owner(cluster, group, orders, 13)
-    assert member.offsets(orders, 0) == [*range(begin, 13)]
+    found = next_owner(cluster, group, orders, 13)
+    assert found.read[0] == [*range(begin, 13)]
 
 
 def test_a_log_whose_beginning_is_gone_begins_where_it_does(
