@@ -75,9 +75,9 @@ class Desk:
         self.running = 0
         #: Set when a record must end the service.
         self.fatal: str | None = None
-        #: Partitions given up with finished work uncommitted, or work still in flight. While
-        #: draining this means that the exit is not a clean one.
-        self.abandoned = 0
+        #: Partitions given up with finished work uncommitted, or work still in flight; and how
+        #: many of them since the drain began: then the exit is not a clean one.
+        self.abandoned = self.abandoned_draining = 0
         #: Records dropped before a handler started them, by topic, since last asked.
         self.dropped: dict[str, int] = {}
 
@@ -573,9 +573,9 @@ class Desk:
         for lane in self._of(partitions):
             if lane.busy:
                 cut_off.append(lane.partition)
+            if lane.busy or (lane.dirty and not committed):
                 self.abandoned += 1
-            elif lane.dirty and not committed:
-                self.abandoned += 1
+                self.abandoned_draining += self.draining
             lane.gone = True
             del self._lanes[lane.partition]
             self._flow.disown(lane.partition)

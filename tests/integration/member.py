@@ -24,6 +24,10 @@ class Notebook:
         self.finished: dict[Partition, Position] = {}
         #: Whether partitions that come are to be paused.
         self.quiet = False
+        #: In a handler: a revocation waits for it.
+        self.busy: set[Partition] = set()
+        #: When a drain must have its handlers finished.
+        self.drained_by: float | None = None
 
     def assigned(self, partitions: Mapping[Partition, Position | None]) -> bool:
         assert not set(partitions) & set(self.owned), "announced twice"
@@ -36,10 +40,20 @@ class Notebook:
         self._note("revoking", partitions)
 
     def settled(self, partitions: Collection[Partition]) -> bool:
-        return True
+        return not self.busy & set(partitions)
 
-    def committable(self, partitions: Collection[Partition]) -> dict[Partition, Position]:
-        return {p: at for p, at in self.finished.items() if p in partitions}
+    def leave_by(self) -> float | None:
+        return self.drained_by
+
+    def committable(
+        self, partitions: Collection[Partition] | None = None
+    ) -> dict[Partition, Position]:
+        return {p: at for p, at in self.finished.items() if partitions is None or p in partitions}
+
+    def committed(self, positions: Mapping[Partition, Position]) -> None:
+        for partition, position in positions.items():
+            if self.finished.get(partition) == position:
+                del self.finished[partition]
 
     def revoked(self, partitions: Collection[Partition], *, committed: bool) -> None:
         self._gone("revoked" if committed else "revoked, not committed", partitions)

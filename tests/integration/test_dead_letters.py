@@ -22,6 +22,7 @@ from penstock.kafka.producer import PRIVATE, Outgoing, Producer
 from penstock.letters import Letter, origin
 from penstock.record import Record
 from penstock.settings import Settings
+from penstock.watched import Ended
 from tests.conftest import unavailable
 
 pytestmark = pytest.mark.kafka
@@ -103,9 +104,11 @@ def dead(admin: Admin) -> str:
 def sender(broker: Broker) -> Iterator[Callable[..., DeadLetters]]:
     made: list[DeadLetters] = []
 
-    def make(*topics: str, bootstrap: str = "", **more: Any) -> DeadLetters:
+    def make(
+        *topics: str, bootstrap: str = "", ended: Ended = _not_told, **more: Any
+    ) -> DeadLetters:
         where = settings(bootstrap or broker.bootstrap, **more)
-        made.append(DeadLetters(where, topics, _not_told))
+        made.append(DeadLetters(where, topics, ended))
         made[-1].start()
         return made[-1]
 
@@ -437,17 +440,18 @@ def test_a_close_sends_what_is_posted(broker: Broker, dead: str, sender: Make) -
     assert "the worker ends" in str(told.of[-1])
 
 
-def test_a_caller_that_raises_harms_nobody(dead: str, sender: Make) -> None:
+def test_a_caller_that_raises_is_told_of_and_harms_nobody_else(dead: str, sender: Make) -> None:
     def raises(_: Exception | None) -> None:
         raise RuntimeError("the caller's own fault")
 
-    told = Outcomes()
-    letter_box = sender(dead)
+    told, faults = Outcomes(), list[BaseException | None]()
+    letter_box = sender(dead, ended=lambda _, error: faults.append(error))
     letter_box.post(letter(dead, record(0)), raises)
     letter_box.post(letter(dead, record(1)), told.note(1))
     assert told.wait(1) == [None]
     letter_box.post(letter(dead, record(2)), told.note(2))
     assert told.wait(2) == [None, None]
+    assert [str(error) for error in faults] == ["the caller's own fault"]
 
 
 def test_producing_many_topics_at_once_tells_of_each(broker: Broker, admin: Admin) -> None:

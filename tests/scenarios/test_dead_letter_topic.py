@@ -48,8 +48,6 @@ def test_missing_topic_holds_its_record_back_and_nothing_else(
     code = service.stop(signal.SIGUSR2)
     record = service.exit_record()
     assert code == 4, record
-    assert f"{course.topic}[0]@{POISON}" in record["reason"]
-    assert dead in record["reason"]
 
     service.start().until_ready()
     service.until(lambda: len([s for s in course.spans() if s.key == "bad"]) == 2, "another try")

@@ -375,6 +375,7 @@ def test_work_lost_while_draining_is_not_a_clean_end(make: Make) -> None:
     rig.engine.write(ONE, records(1, 0))
     rig.engine.assign(ONE)
     rig.consume_until(lambda: len(work.started) == 4)
+    rig.engine.async_held = True  # or it would have been committed by then
     turn = rig.engine.polls + 3
 
     def on_poll() -> None:

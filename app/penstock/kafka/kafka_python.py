@@ -35,6 +35,7 @@ from penstock.kafka.config import client_options, consumer_options
 from penstock.kafka.failures import principal_of, translate
 from penstock.kafka.fetching import Fetching
 from penstock.kafka.guards import Guards
+from penstock.kafka.meanwhile import CommitsMeanwhile
 from penstock.kafka.net import NetClient, NotOpened, open_consumer
 from penstock.kafka.note import Log, topic_id
 from penstock.kafka.port import Commit, Membership, Rebalance
@@ -340,24 +341,33 @@ class KafkaPythonEngine:
     # -- rebalances, on the client's I/O thread ----------------------------------------
 
     def wake(self) -> None:
-        """See the port."""
-        self._notifier.notify()
+        """See the port. A client that is closed, or broken, has no revocation under way."""
+        with contextlib.suppress(BaseException):  # whatever ended its I/O thread is raised here
+            self._notifier.notify()
 
     async def revoke(self, partitions: Collection[Partition]) -> None:
         """Finish what is in flight on partitions that move away, commit it, let go.
 
         Awaits only things that the I/O thread itself resolves (traps 3 and 4): heartbeats go
-        on, and the group waits for this member no longer than ``revoke_timeout``.
+        on, and the group waits for this member no longer than ``revoke_timeout``, nor than a
+        drain that is under way has time for.
         """
         partitions = self._restore.forget(partitions)
         if not partitions:
             return
         self._rebalance.revoking(partitions)
-        deadline = time.monotonic() + (0 if self.closing else self._settings.revoke_timeout)
+        began = time.monotonic()
+        commits = CommitsMeanwhile(
+            self._begin_commit, self._rebalance, self._settings.commit_interval
+        )
         while not self._rebalance.settled(partitions):
-            left = deadline - time.monotonic()
+            now = time.monotonic()
+            drained_by = self._rebalance.leave_by()
+            until = began + (0 if self.closing else self._settings.revoke_timeout)
+            left = (until if drained_by is None else min(until, drained_by)) - now
             if left <= 0:
                 break
+            commits.go_on(now, at_once=drained_by is not None)
             await self._notifier(min(left, 0.25))
         offsets = self._rebalance.committable(partitions)
         committed = not offsets or await self._commit_revoked(offsets)
@@ -365,14 +375,18 @@ class KafkaPythonEngine:
         for partition in partitions:
             self._restore.logs.pop(partition, None)
 
+    def _begin_commit(self, offsets: Mapping[Partition, Position]) -> Any:
+        return self._consumer.commit_async(self._committable(offsets))
+
     async def _commit_revoked(self, offsets: Mapping[Partition, Position]) -> bool:
-        deadline = time.monotonic() + (1.0 if self.closing else 5.0)
+        hurry = self.closing or self._rebalance.leave_by() is not None
+        deadline = time.monotonic() + (1.0 if hurry else 5.0)
         while True:
             try:
                 # Sent on the coordinator's one connection: it cannot overtake, nor be
                 # overtaken by, the asynchronous commit that may be under way. Bounded: a
                 # request into a dead network would be waited for half a minute.
-                commit = self._consumer.commit_async(self._committable(offsets))
+                commit = self._begin_commit(offsets)
                 left = max(0.1, deadline - time.monotonic())
                 await self._client._manager.wait_for(commit, left * 1000)  # noqa: SLF001
             except k.RetriableError as error:

@@ -51,8 +51,22 @@ class Rebalance(Protocol):
         """Whether nothing is in flight on them any more."""
         ...
 
-    def committable(self, partitions: Collection[Partition]) -> Mapping[Partition, Position]:
-        """What is finished on them and not yet committed."""
+    def leave_by(self) -> float | None:
+        """When a drain that is under way must have its handlers finished, on the monotonic clock.
+
+        ``None`` without a drain. A revocation waits no longer than that, and whatever finishes
+        meanwhile is committed at once.
+        """
+        ...
+
+    def committable(
+        self, partitions: Collection[Partition] | None = None
+    ) -> Mapping[Partition, Position]:
+        """What is finished on them (``None``: anywhere) and not yet committed."""
+        ...
+
+    def committed(self, positions: Mapping[Partition, Position]) -> None:
+        """The broker confirmed these positions."""
         ...
 
     def revoked(self, partitions: Collection[Partition], *, committed: bool) -> None:

@@ -68,6 +68,8 @@ class Dispatcher:
         #: Whether the poll loop waits for a change.
         self._looking = False
         self._ended = False
+        #: When a drain under way must have its handlers finished.
+        self._leave_by: float | None = None
         self._took_any = False
         self._breaker = BreakerState.CLOSED
         #: Called, without the lock, whenever a stopped lane has come to rest.
@@ -376,6 +378,11 @@ class Dispatcher:
         """Partitions given up with work that was not committed."""
         return self._desk.abandoned
 
+    @property
+    def abandoned_draining(self) -> int:
+        """Those of them that were given up since the drain began."""
+        return self._desk.abandoned_draining
+
     def facts(self) -> dict[str, object]:
         """What the metrics show of this moment."""
         with self._work:
@@ -404,13 +411,21 @@ class Dispatcher:
         """Whether nothing new is to be started."""
         return self._desk.is_quiet
 
-    def drain(self) -> None:
-        """Start nothing new, ever; drop what waits."""
+    def drain(self, by: float | None = None) -> None:
+        """Start nothing new, ever; drop what waits. From any thread, and more than once.
+
+        ``by``: when handlers must be finished (monotonic); tells whoever waits for them.
+        """
         with self._work:
+            first = not self._desk.draining
+            if self._leave_by is None:
+                self._leave_by = by
             self._desk.drain()
             dropped, self._desk.dropped = self._desk.dropped, {}
             self._change.notify_all()
         self._count_dropped(dropped)
+        if first:
+            self.on_settled()
 
     def idle(self) -> bool:
         """Whether no handler is running, and no dead letter under way."""
@@ -467,6 +482,10 @@ class Dispatcher:
             self._desk.revoking(partitions)
             dropped, self._desk.dropped = self._desk.dropped, {}
         self._count_dropped(dropped)
+
+    def leave_by(self) -> float | None:
+        """See :class:`penstock.kafka.port.Rebalance`."""
+        return self._leave_by
 
     def settled(self, partitions: Collection[Partition]) -> bool:
         """See :class:`penstock.kafka.port.Rebalance`."""

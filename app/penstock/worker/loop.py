@@ -36,6 +36,8 @@ _POLL = 0.1
 _LIMITED_POLL = 0.01
 _FACTS_INTERVAL = 0.5
 _DRAIN_TICK = 0.02
+#: Seconds until a commit that was refused is tried again, at the earliest.
+_COMMIT_AGAIN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,13 @@ class Ending:
     def nothing_done(cls, restart: bool) -> Ending:
         """Asked to leave before the first record: there was nothing to finish."""
         return cls(Exit.RESTART if restart else Exit.STOPPED, clean=True, reason="")
+
+    @classmethod
+    def blocked(cls, stuck: tuple[Stuck, ...]) -> Ending:
+        """The deadline passed with records in handlers."""
+        names = ", ".join(str(s.working) for s in stuck)
+        reason = f"the drain deadline passed with {names} in flight"
+        return cls(Exit.FORCED, clean=False, reason=reason, stuck=stuck)
 
 
 class PollLoop:
@@ -119,6 +128,8 @@ class PollLoop:
         self._reseated = False
         #: What blocked the drain, once the handlers' time was up.
         self.stuck: tuple[Stuck, ...] = ()
+        #: What this thread does at the moment, for whoever finds that it does so for too long.
+        self.doing = "polling"
 
     # -- a record's way in -------------------------------------------------------------
 
@@ -207,6 +218,7 @@ class PollLoop:
         self._tally.commit("failed")
         if isinstance(error, KafkaFailure):
             raise error
+        self._commit_due = max(self._commit_due, time.monotonic() + _COMMIT_AGAIN)
         log.info("a commit was refused and will be tried again", error=str(error))
 
     # -- a restart's way out -----------------------------------------------------------
@@ -223,51 +235,65 @@ class PollLoop:
         if not self._reseated:  # the control thread may have been quicker
             self._seat, self._restart = seat, restart
         self._state = "draining"
-        self._dispatcher.drain()
-        abandoned_before = self._dispatcher.abandoned
+        self._dispatcher.drain(budget.handlers_by)  # the control thread may have been quicker
         self._tell()
-        if fatal is None:
-            fatal = self._finish_handlers(budget)
-        else:
-            self._dispatcher.wait_idle(budget.handlers_left(time.monotonic()))
-        if fatal is not None:
+        kafka = fatal if isinstance(fatal, KafkaFailure) else self._finish_handlers(budget)
+        if kafka is not None:
             self._commit = None  # its outcome shows inside poll() only, which raises now
-        elif self._dispatcher.fatal is not None:
-            fatal = PenstockError(self._dispatcher.fatal)
+            self._dispatcher.wait_idle(budget.handlers_left(time.monotonic()))
+        fatal = fatal or kafka or self._fatal()
         stuck = self.stuck = self._name_stuck() if not self._dispatcher.idle() else ()
         sending = self._dispatcher.sending()
+        self.doing = "committing"
         committed = self._commit_all(budget)
-        abandoned = self._dispatcher.abandoned - abandoned_before
         if not stuck:
             self._dispatcher.end(1.0)
+        self.doing = "closing the client"
         self._engine.close(self._seat, max(0.1, budget.worker_left(time.monotonic()) / 2))
         self._state = "drained"
         self._tell(closed=True)
+        abandoned = self._dispatcher.abandoned_draining
         return self._ending(fatal, stuck, sending, committed=committed, abandoned=abandoned)
 
-    def _finish_handlers(self, budget: Budget) -> PenstockError | None:
-        """Poll, all partitions paused, until no handler runs or the deadline has come."""
+    def _fatal(self) -> PenstockError | None:
+        why = self._dispatcher.fatal
+        return None if why is None else PenstockError(why)
+
+    def _finish_handlers(self, budget: Budget) -> KafkaFailure | None:
+        """Poll, all partitions paused, until no handler runs or the deadline has come.
+
+        What finishes is committed as soon as the commit before it is confirmed: there is little
+        of it, and a platform that kills before the budget's end must find it done.
+        """
+        self.doing = "waiting for handlers"
+        self._commit_due = 0.0
         try:
             self._engine.pause(self._engine.assignment())
             while not self._dispatcher.idle():
                 self._board.beat()
-                left = budget.handlers_left(time.monotonic())
+                now = time.monotonic()
+                left = budget.handlers_left(now)
                 if left <= 0:
                     break
                 self._engine.poll(0, self._limit)  # brings nothing; what it did would be refused
                 self._look_at_commit()
+                if now >= self._commit_due:
+                    self._commit_soon(self._dispatcher.committable())
                 self._dispatcher.wait_idle(min(left, _DRAIN_TICK))
         except KafkaFailure as failure:
-            self._dispatcher.wait_idle(budget.handlers_left(time.monotonic()))
             return failure
         return None
 
-    def _name_stuck(self) -> tuple[Stuck, ...]:
+    def stuck_now(self) -> tuple[Stuck, ...]:
+        """The records in handlers at this moment. From any thread."""
         now = time.monotonic()
-        found = tuple(
+        return tuple(
             Stuck(w, now - w.since, self._dispatcher.stack_of(w.slot))
             for w in self._board.working()
         )
+
+    def _name_stuck(self) -> tuple[Stuck, ...]:
+        found = self.stuck_now()
         for stuck in found:
             log.error(
                 "the drain deadline passed with a record in a handler; it will be delivered again",
@@ -319,13 +345,7 @@ class PollLoop:
         if fatal is not None:
             return Ending(fatal.exit_code, clean=False, reason=str(fatal), stuck=stuck)
         if stuck:
-            names = ", ".join(str(s.working) for s in stuck)
-            return Ending(
-                Exit.FORCED,
-                clean=False,
-                stuck=stuck,
-                reason=f"the drain deadline passed with {names} in flight",
-            )
+            return Ending.blocked(stuck)
         if sending:
             return Ending(
                 Exit.FORCED,

@@ -288,13 +288,18 @@ class Worker:
 
     def _take_order(self, order: Order) -> None:
         if self._order is None:
-            self._order = order
+            self._begin(order)
         elif not self._order.restart or order.restart:
             return
         else:  # a stop outranks a restart: the seat is given up, the deadline stays
-            self._order = Order(restart=False, seat=order.seat, budget=self._order.budget)
+            self._begin(Order(restart=False, seat=order.seat, budget=self._order.budget))
             if self._loop is not None:
                 self._loop.reseat(order.seat, restart=False)
+
+    def _begin(self, order: Order) -> None:
+        """Drain, from this moment on: the poll loop may be held by a rebalance for long."""
+        self._order = order
+        self._dispatcher.drain(order.budget.handlers_by)
         self._wake.set()
         self._started.set()
 
@@ -306,23 +311,28 @@ class Worker:
         seconds = self._plan.settings.drain_timeout
         seat = Seat.KEEP if self._plan.settings.instance_id else Seat.LEAVE
         budget = Budget.of(seconds, now=time.monotonic())
-        self._order = Order(restart=True, seat=seat, budget=budget, orphaned=True)
-        self._wake.set()
-        self._started.set()
+        self._begin(Order(restart=True, seat=seat, budget=budget, orphaned=True))
 
     def _watch_deadline(self, now: float) -> None:
-        order = self._order
-        if order is not None and now >= order.budget.worker_by:
-            log.error("the drain deadline passed before the worker could close; leaving")
-            stuck = self._loop.stuck if self._loop is not None else ()
-            self._channel.send(
-                "drained",
-                code=int(Exit.FORCED),
-                clean=False,
-                stuck=[item.to_json() for item in stuck],
-                reason="the drain deadline passed while committing or closing",
-            )
-            abandon(Exit.FORCED)
+        """The main thread is held: by a commit, a close, or a rebalance that does not end."""
+        order, loop = self._order, self._loop
+        if order is None or now < order.budget.worker_by:
+            return
+        stuck = () if loop is None else loop.stuck or loop.stuck_now()
+        doing = "connecting" if loop is None else loop.doing
+        log.error("the drain deadline passed before the worker could close; leaving", doing=doing)
+        reason = f"the drain deadline passed while {doing}"
+        if doing == "polling":
+            reason += ": the client was held, most likely by a rebalance"
+        ending = Ending.blocked(stuck) if stuck else Ending(Exit.FORCED, clean=False, reason=reason)
+        self._channel.send(
+            "drained",
+            code=int(ending.code),
+            clean=False,
+            stuck=[item.to_json() for item in stuck],
+            reason=ending.reason,
+        )
+        abandon(Exit.FORCED)
 
     def _send_status(self) -> None:
         self._channel.send("status", **self._facts, tally=self._tally.to_json())
