@@ -228,6 +228,34 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             more=_POINTS,
         ),
         Panel(
+            "Memory",
+            "Working set of each pod, its workers, and the lowest limit. At PENSTOCK_MEMORY_HIGH "
+            "of it the largest worker is replaced.",
+            (
+                ("max by (pod) (penstock_memory_working_set_bytes)", "{{pod}}"),
+                (
+                    "max by (pod, worker) (penstock_worker_memory_bytes)",
+                    "{{pod}} worker {{worker}}",
+                ),
+                ("min(penstock_memory_limit_bytes)", "limit"),
+            ),
+            unit="bytes",
+        ),
+        Panel(
+            "Workers replaced for memory",
+            "Planned, in place: a handler that leaks, or a limit that is too low.",
+            (
+                (
+                    (
+                        "sum by (pod, reason) "
+                        "(increase(penstock_worker_recycles_total[$__rate_interval]))"
+                    ),
+                    "{{pod}} {{reason}}",
+                ),
+            ),
+            more=_BARS,
+        ),
+        Panel(
             "Worker exits",
             "Ends of worker processes while their service stayed up: reloads (planned), or a "
             "death that ends the service, too.",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from penstock.board import Board, Working
+from penstock.cgroup import ProcessMemory, Reading
 from penstock.channel import Channel, Message
 from penstock.http.server import HttpServer
 from penstock.settings import Settings, to_wire
@@ -198,12 +199,21 @@ class FakeHost(Host):
         self.ended: list[tuple[int, int]] = []
         self.records: list[ExitRecord] = []
         self.server = FakeServer()
+        #: What the memory cgroup says, and what each process holds.
+        self.reading: Reading | None = None
+        self.weights: dict[int, ProcessMemory] = {}
         #: Starting another process fails.
         self.full = False
         self._selector: selectors.BaseSelector | None = None
 
     def monotonic(self) -> float:
         return self.now
+
+    def memory(self) -> Reading | None:
+        return self.reading
+
+    def weigh(self, pid: int) -> ProcessMemory | None:
+        return self.weights.get(pid)
 
     def wall(self) -> float:
         return 1_700_000_000 + self.now

@@ -31,6 +31,10 @@ NAMES = {
     "penstock_last_exit_timestamp_seconds": (),
     "penstock_last_exit_info": ("code", "name", "planned", "reason"),
     "penstock_worker_exits_total": ("code", "name", "planned"),
+    "penstock_worker_recycles_total": ("reason",),
+    "penstock_worker_memory_bytes": ("worker",),
+    "penstock_memory_working_set_bytes": (),
+    "penstock_memory_limit_bytes": (),
     "penstock_restart_requests_total": ("source",),
     "penstock_record_failures_total": ("topic", "reason"),
     "penstock_dead_letter_sends_total": ("topic", "outcome"),
@@ -303,6 +307,27 @@ def test_poll_age_is_absent_before_the_first_poll(accept: str) -> None:
     series = parsed(replace(FRESH, workers=(worker(0), worker(1, poll_age=0.0))), accept)
     assert get(series, "penstock_poll_age_seconds", worker="0") is None
     assert get(series, "penstock_poll_age_seconds", worker="1") == 0
+
+
+@both
+def test_memory_that_is_not_told_is_absent(accept: str) -> None:
+    series = parsed(replace(FRESH, workers=(worker(0),)), accept)
+    assert get(series, "penstock_worker_memory_bytes", worker="0") is None
+    assert get(series, "penstock_memory_working_set_bytes") is None
+    assert get(series, "penstock_memory_limit_bytes") is None
+    assert get(series, "penstock_worker_recycles_total", reason="memory") == 0
+    facts = replace(
+        FRESH,
+        workers=(worker(0, memory=70_000_000), worker(1, memory=80_000_000)),
+        working_set=200_000_000,
+        memory_limit=400_000_000,
+        recycles={"memory": 2},
+    )
+    series = parsed(facts, accept)
+    assert get(series, "penstock_worker_memory_bytes", worker="1") == 80_000_000
+    assert get(series, "penstock_memory_working_set_bytes") == 200_000_000
+    assert get(series, "penstock_memory_limit_bytes") == 400_000_000
+    assert get(series, "penstock_worker_recycles_total", reason="memory") == 2
 
 
 @both

@@ -193,10 +193,10 @@ class Supervising(RuleBasedStateMachine):
             self.ends.append(request)
         self.world.sup.view.ask(request)
 
-    @rule(index=st.integers(0, 1))
-    def recycle(self, index: int) -> None:
+    @rule(index=st.integers(0, 1), room=st.booleans())
+    def recycle(self, index: int, room: bool) -> None:
         if self.world.sup.slots.worker(index) is not None and not self.over:
-            self.world.sup.replace(index, "memory")
+            self.world.sup.replace(index, "memory", room=room)
 
     @rule(which=st.integers(0, 3))
     def hello(self, which: int) -> None:

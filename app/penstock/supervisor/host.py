@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import penstock
+from penstock import cgroup
 from penstock.settings import Settings
 from penstock.supervisor import descendants
 from penstock.supervisor.child import Process
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 class Host:
     """The real one."""
+
+    def __init__(self) -> None:
+        self._cgroup = cgroup.find()
 
     def monotonic(self) -> float:
         """Seconds on a clock that is never set."""
@@ -51,6 +55,14 @@ class Host:
         somebody else.
         """
         return next(descendants.reap(workers), None)
+
+    def memory(self) -> cgroup.Reading | None:
+        """What the memory cgroup says now; None where there is none."""
+        return None if self._cgroup is None else self._cgroup.read()
+
+    def weigh(self, pid: int) -> cgroup.ProcessMemory | None:
+        """What a process holds now; None if it is gone, or that cannot be told here."""
+        return cgroup.process_memory(pid)
 
     def journal(self, directory: Path) -> Journal:
         """Open the journal. Raises ConfigError if another service has it."""

@@ -36,7 +36,8 @@ from penstock.supervisor.journal import Journal
 from penstock.supervisor.last_record import write_down
 from penstock.supervisor.messages import Reading
 from penstock.supervisor.quit import ask_sidecars
-from penstock.supervisor.replacement import Replacement, Replacing
+from penstock.supervisor.recycling import Recycling
+from penstock.supervisor.replacement import Renewal, Replacement, Replacing
 from penstock.supervisor.slots import Slots
 from penstock.supervisor.verdict import Blame, End, blame, failing, judge
 from penstock.supervisor.view import View
@@ -77,6 +78,7 @@ class Supervisor:
         self.subscriptions: tuple[Reading, ...] = ()
         self.slots = Slots()
         self.replacing = Replacing(self)
+        self.recycling = Recycling(self)
         self.drain = Drain(self)
         self.dumps = dumps.Dumps(self.log)
         self.retired = Tally()
@@ -215,6 +217,7 @@ class Supervisor:
             workers=self.places,
             http=f"{settings.http_host}:{self._http.port}",
         )
+        self.recycling.opened()
         for index in range(self.places):
             if self.slots.worker(index) is None:
                 try:
@@ -231,6 +234,7 @@ class Supervisor:
             self._start_workers()
             self._apply_quiet()
             self.replacing.step(now)
+            self.recycling.step(now)
             self._stop_if_caught_up()
             self._measure_gap()
         if self.lifecycle.ending:
@@ -261,9 +265,11 @@ class Supervisor:
             for child in self.slots.everyone():
                 child.channel.send("quiet" if self._sent_quiet else "resume")
 
-    def replace(self, index: int, reason: str) -> Replacement | None:
+    def replace(
+        self, index: int, reason: str, *, room: bool = True
+    ) -> Replacement | Renewal | None:
         """Replace a worker in place on purpose; see :meth:`Replacing.replace`."""
-        return self.replacing.replace(index, reason)
+        return self.replacing.replace(index, reason, room=room)
 
     def _stop_if_caught_up(self) -> None:
         """A batch run ends as if somebody had asked it to stop: drained, committed, 0."""

@@ -168,6 +168,7 @@ class View:
         sup, now = self._sup, self._sup.host.monotonic()
         with sup.lock:
             assert sup.history is not None  # HTTP starts after the journal
+            reading = sup.recycling.reading
             facts = collector.Facts(
                 state=sup.lifecycle.state,
                 workers=[self._worker_facts(child, now) for child in sup.slots.workers()],
@@ -176,6 +177,9 @@ class View:
                 worker_exits=dict(sup.worker_exits),
                 restart_requests=dict(self.restart_requests),
                 build=self._build,
+                recycles=dict(sup.recycling.counts),
+                working_set=reading.working_set if reading is not None else None,
+                memory_limit=reading.limit if reading is not None else None,
             )
         return collector.exposition(facts, accept)
 
@@ -183,6 +187,7 @@ class View:
         working = child.board.working()
         polled = child.board.poll_at()
         facts = child.facts
+        held = self._sup.recycling.processes.get(child.pid)
         return collector.WorkerFacts(
             index=child.index,
             tally=child.tally,
@@ -194,6 +199,7 @@ class View:
             group=child.reading.group if child.reading else "",
             retrying=facts.retrying,
             breaker_closed=facts.breaker == "closed",
+            memory=held.resident if held is not None else None,
         )
 
 

@@ -21,12 +21,14 @@ FailureReason = Literal["error", "timeout", "poison"]
 CommitOutcome = Literal["ok", "failed"]
 RebalanceEvent = Literal["assigned", "revoked", "lost"]
 RestartSource = Literal["signal", "http", "prestop"]
+RecycleReason = Literal["memory"]
 
 RECORD_OUTCOMES: Final[tuple[RecordOutcome, ...]] = get_args(RecordOutcome)
 FAILURE_REASONS: Final[tuple[FailureReason, ...]] = get_args(FailureReason)
 COMMIT_OUTCOMES: Final[tuple[CommitOutcome, ...]] = get_args(CommitOutcome)
 REBALANCE_EVENTS: Final[tuple[RebalanceEvent, ...]] = get_args(RebalanceEvent)
 RESTART_SOURCES: Final[tuple[RestartSource, ...]] = get_args(RestartSource)
+RECYCLE_REASONS: Final[tuple[RecycleReason, ...]] = get_args(RecycleReason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Metric:
     @property
     def unit(self) -> str:
         """The unit as OpenMetrics wants it: the name's last word, or nothing."""
-        return "seconds" if self.name.endswith("_seconds") else ""
+        last = self.name.rpartition("_")[2]
+        return last if last in {"seconds", "bytes"} else ""
 
 
 def flag(value: bool) -> str:
@@ -105,6 +108,29 @@ WORKER_EXITS: Final = Metric(
     ("code", "name", "planned"),
     # The supervisor always learns how its own child ended: no worker exit is LOST.
     known=tuple(labels for labels in _EXITS if labels[1] != LOST),
+)
+WORKER_RECYCLES: Final = Metric(
+    "penstock_worker_recycles_total",
+    "counter",
+    "Workers replaced in place on purpose, by why: memory (the working set came near the limit).",
+    ("reason",),
+    known=_each(RECYCLE_REASONS),
+)
+WORKER_MEMORY: Final = Metric(
+    "penstock_worker_memory_bytes",
+    "gauge",
+    "Resident memory of each worker process.",
+    ("worker",),
+)
+MEMORY_WORKING_SET: Final = Metric(
+    "penstock_memory_working_set_bytes",
+    "gauge",
+    "Working set of the service's memory cgroup: what the limit is held against.",
+)
+MEMORY_LIMIT: Final = Metric(
+    "penstock_memory_limit_bytes",
+    "gauge",
+    "Limit of that cgroup; absent where there is none.",
 )
 RESTART_REQUESTS: Final = Metric(
     "penstock_restart_requests_total",
@@ -230,6 +256,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     LAST_EXIT_TIMESTAMP,
     LAST_EXIT_INFO,
     WORKER_EXITS,
+    WORKER_RECYCLES,
+    WORKER_MEMORY,
+    MEMORY_WORKING_SET,
+    MEMORY_LIMIT,
     RESTART_REQUESTS,
     DRAIN_DURATION,
     RESTART_GAP,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from prometheus_client.core import (
@@ -98,6 +98,8 @@ class WorkerFacts:
     group: str = ""
     retrying: int = 0
     breaker_closed: bool = True
+    #: Resident bytes of its process; None is unknown.
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,10 @@ class Facts:
     worker_exits: Mapping[ExitKey, int]
     restart_requests: Mapping[str, int]
     build: Mapping[str, str]
+    #: Workers replaced in place, by reason; the memory cgroup in bytes, None is unknown.
+    recycles: Mapping[str, int] = field(default_factory=dict)
+    working_set: int | None = None
+    memory_limit: int | None = None
 
 
 Labels = tuple[str, ...]
@@ -186,6 +192,11 @@ def _service(facts: Facts) -> Numbers:
         catalog.STATE.name: {(state,): int(state is facts.state) for state in ORDER},
         catalog.RESTART_REQUESTS.name: _from_zero(catalog.RESTART_REQUESTS, requests),
         catalog.WORKER_EXITS.name: _from_zero(catalog.WORKER_EXITS, _by_exit(facts.worker_exits)),
+        catalog.WORKER_RECYCLES.name: _from_zero(
+            catalog.WORKER_RECYCLES, {(reason,): n for reason, n in facts.recycles.items()}
+        ),
+        catalog.MEMORY_WORKING_SET.name: _if_known(facts.working_set),
+        catalog.MEMORY_LIMIT.name: _if_known(facts.memory_limit),
     }
 
 
@@ -254,10 +265,17 @@ def _workers(workers: Sequence[WorkerFacts]) -> Numbers:
         catalog.RETRYING.name: {(): sum(worker.retrying for worker in workers)},
         catalog.LAG.name: lag,
         catalog.ASSIGNED.name: {(): sum(worker.assigned for worker in workers)},
+        catalog.WORKER_MEMORY.name: {
+            (str(w.index),): w.memory for w in workers if w.memory is not None
+        },
         catalog.POLL_AGE.name: {
             (str(w.index),): w.poll_age for w in workers if w.poll_age is not None
         },
     }
+
+
+def _if_known(value: float | None) -> dict[Labels, float]:
+    return {} if value is None else {(): value}
 
 
 def _from_zero(metric: catalog.Metric, counts: Mapping[Labels, int]) -> dict[Labels, float]:
