@@ -81,7 +81,8 @@ class Strand:
             self.lane.cut_at(self.waiting[0].offset)
         self.waiting.clear()
         self.sizes.clear()
-        self.attempts = 0
+        if self.stand is not Stand.BUSY:  # they are those of the record in flight
+            self.attempts = 0
         if self.stand is not Stand.SENDING:
             self.letter = None
         return dropped

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from devtools.broker import Admin, Broker
 from devtools.load import Ledger, Load
@@ -54,13 +55,29 @@ def test_nothing_to_do_is_done(launch: Launch) -> None:
     assert service.log_lines("caught up: everything that was there at the start is done")
 
 
-def test_the_marker_of_a_transaction_is_no_record_to_wait_for(
-    launch: Launch, broker: Broker, topic: str, ledger: Ledger
+def send_and_delete(broker: Broker, topic: str, count: int) -> None:
+    """Partition 1 had ``count`` records, and retention has taken them."""
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for _ in range(count):
+        producer.produce(topic, partition=1, value=b"gone")
+    assert producer.flush(30) == 0
+    client = AdminClient({"bootstrap.servers": broker.bootstrap})
+    (gone,) = client.delete_records([TopicPartition(topic, 1, count)]).values()
+    assert gone.result(20).low_watermark == count
+
+
+def test_what_is_no_record_is_neither_waited_for_nor_left_as_lag(
+    launch: Launch, broker: Broker, admin: Admin, topic: str, group: str, ledger: Ledger
 ) -> None:
+    """A transaction's marker, a partition that is empty now, and ten that were never used."""
     send_in_a_transaction(broker, topic, 20)
+    send_and_delete(broker, topic, 6)
     service = launch(LEDGER, stop_when_caught_up=True, heartbeat_interval=1).start()
     assert service.wait(60) == 0, service.log_tail()
     assert ledger.count() == 20
+    ends = admin.end_offsets(topic)
+    assert (ends[0], ends[1], len(ends)) == (21, 6, 12)
+    assert admin.committed_offsets(group, topic) == ends
 
 
 def test_a_topic_that_is_not_there_is_not_nothing_to_do(launch: Launch, topic: str) -> None:

@@ -101,6 +101,7 @@ HAPPENINGS: dict[str, tuple[int, Callable[[Random], dict[str, Any]]]] = {
     "quiet": (1, lambda _: {}),
     "resume": (3, lambda _: {}),
     "restart": (1, lambda r: {"exits": r.random() < 0.2}),
+    "reached": (3, lambda r: {**one(r), "on": r.random() < 0.5}),
     "compact": (1, lambda r: {**one(r), "pick": r.randrange(100)}),
 }
 NAMES = [name for name, (often, _) in HAPPENINGS.items() for _ in range(often)]
@@ -199,6 +200,15 @@ class DeskMachine(RuleBasedStateMachine):
         if not (owned.leaving or self.desk.draining):
             owned.fed.update({r.offset: r for r in fetched})
         self.look_at_flow()
+
+    def reached(self, partition: Partition, on: bool) -> None:
+        """The client tells where it is; ``on``: it went on over what is no record."""
+        if partition not in self.owned:
+            return
+        if on and not [r for r in self.log[partition] if r.offset >= self.fetch[partition]]:
+            self.met["went on"] += self.fetch[partition] < self.ends[partition]
+            self.fetch[partition] = self.ends[partition]
+        self.desk.reached({p: self.fetch[p] for p in self.owned})
 
     def compact(self, partition: Partition, pick: int) -> None:
         """The log forgets a record that nobody has fetched, finished earlier or not."""
@@ -502,13 +512,14 @@ class DeskMachine(RuleBasedStateMachine):
             assert self.desk.settled([partition])
             busy = []
         position = self.desk.committable([partition]).get(partition)
+        dirty = self.dirty(owned)
         if position is not None and taken:
             self.take_commit(owned, position)
             if patient:
                 self.check_complete(owned, position)
         cut_off = self.desk.forget([partition], committed=taken)
         assert cut_off == ([partition] if busy else [])
-        self.abandoned += bool(busy) or (position is not None and not taken)
+        self.abandoned += bool(busy) or (dirty and not taken)
         self.left(owned)
 
     def lost(self, partition: Partition, back: bool) -> None:
@@ -517,13 +528,20 @@ class DeskMachine(RuleBasedStateMachine):
         if owned is None:
             return
         busy = [t for t in self.tasks + self.letters if t.owned is owned]
-        dirty = self.desk.committable([partition])
+        dirty = self.dirty(owned)
         self.desk.revoking([partition])
         self.desk.forget([partition], committed=False)
         self.abandoned += bool(busy or dirty)
         self.left(owned)
         if back:
             self.assign_one(partition)
+
+    def dirty(self, owned: Owned) -> bool:
+        """Whether work would be lost with it; where the client went on over nothing is none."""
+        dirty = self.desk._lanes[owned.partition].dirty
+        committed = self.commits.get(owned.partition, Position(0))
+        assert dirty or owned.done - owned.known <= self.called_done(owned.partition, committed)
+        return dirty
 
     def left(self, owned: Owned) -> None:
         owned.leaving = owned.gone = True
@@ -737,7 +755,7 @@ def test_the_machine_meets_what_it_is_made_for() -> None:
     for seed in range(3):
         met.update(long_run(seed, "key").met)
     wanted = {"known", "finished", "again", *Then, "restart", "backlog", "breaker", "probe"}
-    wanted.add("redelivered")
+    wanted |= {"redelivered", "went on"}
     assert {name for name in wanted if not met[name]} == set()
 
 
