@@ -154,6 +154,11 @@ def test_held_restart_with_a_stable_identity_keeps_the_seat(
 def test_restart_keeps_the_seat(static: Service, admin: Admin, group: str) -> None:
     assert static.stop(signal.SIGUSR2) == 4
     assert set(seats(admin, group)) == {"a-0"}
+    # Stopped before it has connected: nobody comes back to the seat that the restart kept.
+    static.start()
+    static.until(static.workers, "a worker")
+    assert static.stop() == 0
+    assert seats(admin, group) == {}
 
 
 @pytest.mark.parametrize("idle", [True, False])

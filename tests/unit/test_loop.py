@@ -262,6 +262,22 @@ def test_a_batch_run_tells_when_it_has_caught_up(make: Make) -> None:
     assert rig.reports[-1]["caught_up"]
 
 
+def test_a_batch_run_that_is_given_an_unfinished_partition_is_not_done(make: Make) -> None:
+    """Another worker died, and this one is given what it left."""
+    work = Work(blocked={(1, 0)})
+    rig = started_rig(
+        make, work=work, stop_when_caught_up=True, heartbeat_interval=0.01, commit_interval=0.01
+    )
+    rig.consume_until(lambda: rig.loop._caught_up)
+    rig.engine.write(ONE, records(1, 0))
+    rig.engine.assign(ONE)
+    rig.consume_until(lambda: len(work.started) == 4 and not rig.loop._caught_up)
+    rig.consume_until(lambda: not rig.reports[-1]["caught_up"])
+    work.release()
+    rig.consume_until(lambda: rig.loop._caught_up)
+    assert work.offsets(1) == [0]
+
+
 # -- a restart's way out ---------------------------------------------------------------
 
 

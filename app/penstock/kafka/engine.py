@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.kafka.port import Connect, Engine, Rebalance
+from penstock.kafka.port import Connect, Engine, GiveUp, Rebalance
 from penstock.plan import Plan
 
 
@@ -29,3 +29,17 @@ def connector(plan: Plan, index: int) -> Connect:
         )
 
     return connect
+
+
+def seat(plan: Plan, index: int) -> GiveUp | None:
+    """How worker ``index`` gives its seat up without a consumer; ``None`` if it has none."""
+    instance = instance_id(plan.settings.instance_id, index)
+    if instance is None:
+        return None
+
+    def give_up_seat(timeout: float) -> str | None:
+        from penstock.kafka.seats import give_up  # noqa: PLC0415 (as above)
+
+        return give_up(plan.settings, plan.group, instance, "", timeout)
+
+    return give_up_seat

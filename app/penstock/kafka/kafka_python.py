@@ -23,15 +23,14 @@ from operator import attrgetter
 from typing import Any, Final
 
 import structlog
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as k
-from kafka.admin import MemberToRemove
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.net.wakeup_notifier import WakeupNotifier
 from kafka.structs import MemberState
 
 from penstock.errors import CommitRefused, KafkaFailure
-from penstock.kafka.config import client_options, consumer_options
+from penstock.kafka.config import consumer_options
 from penstock.kafka.failures import principal_of, translate
 from penstock.kafka.fetching import Fetching
 from penstock.kafka.guards import Guards
@@ -40,6 +39,7 @@ from penstock.kafka.net import NetClient, NotOpened, open_consumer
 from penstock.kafka.note import Log, topic_id
 from penstock.kafka.port import Commit, Membership, Rebalance
 from penstock.kafka.restore import Restore
+from penstock.kafka.seats import give_up
 from penstock.kafka.topics import Topics
 from penstock.offsets import Position
 from penstock.record import Partition, Record
@@ -416,13 +416,8 @@ class KafkaPythonEngine:
 
     # -- closing -----------------------------------------------------------------------
 
-    def close(self, seat: Seat, timeout: float) -> None:
-        """See the port.
-
-        Trap 11: kafka-python's static members never send LeaveGroup, which is right for a
-        restart. At a stop the member is removed through the admin API (KIP-345), or its
-        partitions would stand still for the whole session timeout.
-        """
+    def close(self, seat: Seat, timeout: float) -> str | None:
+        """See the port. A static member's seat is given up in a way of its own (trap 11)."""
         self.closing = True
         until = time.monotonic() + timeout
         member = self._consumer.group_metadata().member_id
@@ -430,30 +425,10 @@ class KafkaPythonEngine:
             self._consumer.close(autocommit=False, timeout_ms=max(1, round(timeout * 1000)))
         except Exception as error:
             log.warning("closing the consumer failed", error=str(error))
-        if self._instance is not None and seat is Seat.LEAVE:
-            self._leave_static(member, max(0.5, until - time.monotonic()))
-
-    def _leave_static(self, member: str, timeout: float) -> None:
-        try:
-            options = client_options(self._settings) | {
-                "bootstrap_timeout_ms": round(timeout * 1000),
-                "request_timeout_ms": max(1_000, round(timeout * 1000)),
-            }
-            admin = KafkaAdminClient(**options)
-            try:
-                # With our member id: whoever fenced us has the seat now, and keeps it.
-                leaving = MemberToRemove(member or None, self._instance)
-                for refusal in admin.remove_group_members(self._group, [leaving]).values():
-                    if refusal is not k.NoError:
-                        log.info("the group did not take our leave", error=refusal.__name__)
-            finally:
-                admin.close()
-        except Exception as error:
-            log.warning(
-                "could not leave the group; its partitions wait for the session timeout",
-                instance_id=self._instance,
-                error=str(error),
-            )
+        if self._instance is None or seat is Seat.KEEP:
+            return None
+        left = max(0.5, until - time.monotonic())
+        return give_up(self._settings, self._group, self._instance, member, left)
 
     def _failure(self, error: BaseException) -> KafkaFailure | CommitRefused:
         ours = translate(error, principal=self._principal, group=self._group)

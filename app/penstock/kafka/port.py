@@ -154,8 +154,11 @@ class Engine(Protocol):
         """Something settled: look at a revocation under way again. From any thread."""
         ...
 
-    def close(self, seat: Seat, timeout: float) -> None:
-        """Close the client and give up, or keep, the seat in the group."""
+    def close(self, seat: Seat, timeout: float) -> str | None:
+        """Close the client and give up, or keep, the seat in the group.
+
+        Returns why a seat that was to be given up may still be held.
+        """
         ...
 
 
@@ -164,4 +167,10 @@ Connect = Callable[[Rebalance, float], Engine]
 
 Raises ``TimeoutError`` when no broker answered (try again later) and
 :class:`~penstock.errors.KafkaFailure` when one answered no.
+"""
+
+GiveUp = Callable[[float], str | None]
+"""Give up the seat of a static member that has no engine, within so many seconds.
+
+Returns why it may still be held, ``None`` when it is not. Never raises.
 """

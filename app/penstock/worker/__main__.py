@@ -66,12 +66,13 @@ def main(argv: list[str]) -> int:
     )
     # The supervisor opens its port meanwhile.
     from penstock.board import Board  # noqa: PLC0415
-    from penstock.kafka.engine import connector  # noqa: PLC0415
+    from penstock.kafka.engine import connector, seat  # noqa: PLC0415
     from penstock.worker.process import Worker  # noqa: PLC0415
 
     steps.mark("imports")
     board = Board(board_fd, the_plan.concurrency)
-    return Worker(the_plan, board, channel, connector(the_plan, index), steps).run()
+    connect, give_up = connector(the_plan, index), seat(the_plan, index)
+    return Worker(the_plan, board, channel, connect, steps, give_up).run()
 
 
 if __name__ == "__main__":

@@ -76,6 +76,11 @@ class Ending:
         return cls(Exit.RESTART if restart else Exit.STOPPED, clean=True, reason="")
 
     @classmethod
+    def seated(cls, why: str) -> Ending:
+        """All was done, but the seat may still be held: somebody has to know."""
+        return cls(Exit.FORCED, clean=False, reason=why)
+
+    @classmethod
     def blocked(cls, stuck: tuple[Stuck, ...]) -> Ending:
         """The deadline passed with records in handlers."""
         names = ", ".join(str(s.working) for s in stuck)
@@ -249,11 +254,12 @@ class PollLoop:
         if not stuck:
             self._dispatcher.end(1.0)
         self.doing = "closing the client"
-        self._engine.close(self._seat, max(0.1, budget.worker_left(time.monotonic()) / 2))
+        held = self._engine.close(self._seat, max(0.1, budget.worker_left(time.monotonic()) / 2))
         self._state = "drained"
         self._tell(closed=True)
         abandoned = self._dispatcher.abandoned_draining
-        return self._ending(fatal, stuck, sending, committed=committed, abandoned=abandoned)
+        ending = self._ending(fatal, stuck, sending, committed=committed, abandoned=abandoned)
+        return Ending.seated(held) if ending.clean and held is not None else ending
 
     def _fatal(self) -> PenstockError | None:
         why = self._dispatcher.fatal
@@ -420,9 +426,10 @@ class PollLoop:
         return {p: (unfinished.get(p, position), end) for p, (position, end) in ends.items()}
 
     def _look_if_caught_up(self, now: float) -> None:
-        """Batch runs: tell, once, that everything that was there at the start is finished."""
-        if self._batch is None or self._caught_up or self._dispatcher.is_quiet:
+        """Batch runs: tell whether everything that was there at the start is finished now."""
+        if self._batch is None or self._dispatcher.is_quiet:
             return
+        before = self._caught_up
         progress = self._progress()
         self._caught_up = self._batch.look(
             now,
@@ -431,7 +438,7 @@ class PollLoop:
             finished={p: at for p, (at, _) in progress.items()},
             ends={p: end for p, (_, end) in progress.items()},
         )
-        if self._caught_up:
+        if self._caught_up and not before:
             log.info("caught up: everything that was there at the start is done")
 
     def _watch_topics(self) -> None:

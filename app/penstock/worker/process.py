@@ -26,7 +26,7 @@ from penstock.channel import Channel, Message
 from penstock.error_text import said, traceback_of
 from penstock.errors import PenstockError, SidecarMissing
 from penstock.exits import Exit
-from penstock.kafka.port import Connect
+from penstock.kafka.port import Connect, GiveUp
 from penstock.letters import Letter
 from penstock.plan import Plan
 from penstock.policy import Then
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("penstock.worker")
 
 _STATUS_INTERVAL = 1.0
+#: Seconds for giving up a seat before there is a client: without a broker it cannot be done.
+_GIVE_UP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,16 @@ class Worker:
     """The process. ``run`` returns the exit code."""
 
     def __init__(
-        self, plan: Plan, board: Board, channel: Channel, connect: Connect, steps: Steps
+        self,
+        plan: Plan,
+        board: Board,
+        channel: Channel,
+        connect: Connect,
+        steps: Steps,
+        give_up_seat: GiveUp | None = None,
     ) -> None:
+        """``give_up_seat``: a static member's, for when it has to leave before it connected."""
+        self._give_up_seat = give_up_seat
         self._steps = steps
         self._plan = plan
         self._board = board
@@ -112,7 +122,7 @@ class Worker:
             if failure is not None:
                 return self._gave_up(failure)
             assert self._order is not None
-            return self._leave(self._order, Ending.nothing_done(self._order.restart))
+            return self._leave(self._order, self._unconnected(self._order))
 
         loop = self._loop = PollLoop(
             self._plan,
@@ -146,6 +156,19 @@ class Worker:
         if self._letters is not None and not ending.stuck:
             self._letters.close(max(0.1, order.budget.worker_left(time.monotonic()) / 2))
         return self._leave(order, ending)
+
+    def _unconnected(self, order: Order) -> Ending:
+        """Leave without ever having had a client: nothing to finish, but a seat to give up.
+
+        It may be one that the process before this one kept.
+        """
+        held = None
+        if order.seat is Seat.LEAVE and self._give_up_seat is not None:
+            left = order.budget.commit_left(time.monotonic())
+            held = self._give_up_seat(min(left, _GIVE_UP))
+        # Read again: a stop may have come after a restart.
+        restart = self._order.restart if self._order is not None else order.restart
+        return Ending.nothing_done(restart) if held is None else Ending.seated(held)
 
     def _gave_up(self, failure: PenstockError) -> int:
         """Say why, and go without a drain."""
