@@ -18,11 +18,12 @@ import penstock
 from penstock import exits, render
 from penstock.errors import PenstockError
 from penstock.exits import Exit
+from penstock.terminal import Changes
 from penstock.terminal import literal as _literal
 from penstock.terminal import say as _say
 
 if TYPE_CHECKING:
-    from penstock.client import Client
+    from penstock.client import Answer, Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -154,7 +155,7 @@ def _asking(command: F) -> F:
 
 
 def _waiting(command: F) -> F:
-    wait = click.option("--wait", is_flag=True, help="Wait until the service is gone.")
+    wait = click.option("--wait", is_flag=True, help="Wait for what becomes of it, and tell.")
     timeout = click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
@@ -171,25 +172,34 @@ def _client(url: str | None) -> Client:
     return client.Client(url or client.default_url(), os.environ)
 
 
+_AUTHORITY: Final = (
+    "The control token is PENSTOCK_CONTROL_TOKEN, the file PENSTOCK_CONTROL_TOKEN_FILE, or the "
+    "one that the service left in PENSTOCK_RUNTIME_DIR."
+)
 _ASK_EPILOG: Final = (
-    "Exits 0 when the service accepted, 1 when it refused or cannot be reached. The control "
-    "token is PENSTOCK_CONTROL_TOKEN, the file PENSTOCK_CONTROL_TOKEN_FILE, or the one that the "
-    "service left in PENSTOCK_RUNTIME_DIR."
+    f"Exits 0 when the service accepted, 1 when it refused or cannot be reached. {_AUTHORITY}"
+)
+_WAIT_EPILOG: Final = (
+    "Exits 0 when the service accepted; with --wait, when it was done as asked. 1: refused, "
+    "cannot be reached, or it ended otherwise (the reason is told). 69: it is gone, and nothing "
+    f"here tells how it ended. 75: not over within --timeout. {_AUTHORITY}"
 )
 
 
-@cli.command(epilog=_ASK_EPILOG)
+@cli.command(epilog=_WAIT_EPILOG)
 @_asking
 @_waiting
 def restart(*, url: str | None, reason: str, wait: bool, timeout: float) -> int:
     """Drain the service, then let it exit 4, to be started again.
+
+    With --wait, until it is ready again, if something starts it within ten seconds.
 
     Example: penstock restart --reason "new certificates" --wait
     """
     return _end(_client(url), "restart", reason, timeout if wait else None)
 
 
-@cli.command(epilog=_ASK_EPILOG)
+@cli.command(epilog=_WAIT_EPILOG)
 @_asking
 @_waiting
 def stop(*, url: str | None, reason: str, wait: bool, timeout: float) -> int:
@@ -211,47 +221,54 @@ def resume(*, url: str | None, reason: str) -> int:
     return _ask(_client(url), "resume", reason)
 
 
-@cli.command(epilog=_ASK_EPILOG)
+@cli.command(epilog=_WAIT_EPILOG)
 @_asking
-def reload(*, url: str | None, reason: str) -> int:
-    """Replace the workers in place, one after another; the service does not exit."""
-    return _ask(_client(url), "reload", reason)
+@_waiting
+def reload(*, url: str | None, reason: str, wait: bool, timeout: float) -> int:
+    """Replace the workers in place, one after another; the service does not exit.
+
+    It is given up, and the old workers go on, if the new code does not start.
+    """
+    return _end(_client(url), "reload", reason, timeout if wait else None)
 
 
 def _ask(client: Client, kind: str, reason: str) -> int:
+    return 1 if _asked(client, kind, reason) is None else 0
+
+
+def _asked(client: Client, kind: str, reason: str) -> Answer | None:
     answer = client.post(f"/{kind}", {"reason": reason})
-    accepted = answer.code != 409  # noqa: PLR2004 (Conflict)
-    if accepted:
-        state = answer.json.get("status", {}).get("state")
-        _say(f"{kind} {answer.json.get('outcome')}: the service is {state}")
-    else:
+    if answer.code == 409:  # noqa: PLR2004 (Conflict)
         _say(f"penstock: {answer.detail}", err=True)
-    return 0 if accepted else 1
+        return None
+    state = answer.json.get("status", {}).get("state")
+    _say(f"{kind} {answer.json.get('outcome')}: the service is {state}")
+    return answer
 
 
 def _end(client: Client, kind: str, reason: str, wait: float | None) -> int:
-    from penstock.client import ServiceGoneError  # noqa: PLC0415 (as in _client)
+    from penstock import follow  # noqa: PLC0415 (as in _client)
+    from penstock.outcome import progress  # noqa: PLC0415 (as in _client)
 
-    code = _ask(client, kind, reason)
-    if code or wait is None:
-        return code
-    up = 0.0
+    answer = _asked(client, kind, reason)
+    if answer is None:
+        return 1
+    if wait is None:
+        if kind == "reload":
+            _say("`penstock status` tells what becomes of it, --wait waits for that")
+        return 0
+    asked = follow.Asked.of(kind, answer)
+    what = follow.reload if kind == "reload" else follow.to_the_end
+    changes = Changes()
     try:
-        for status in client.poll(wait):
-            if status["uptime_seconds"] < up:
-                break  # gone and back between two polls
-            up = status["uptime_seconds"]
-        else:
-            _say(
-                f"penstock: the service is still there after {wait:g} s; `penstock status` "
-                "tells what it waits for, --timeout waits longer",
-                err=True,
-            )
-            return 1
-    except ServiceGoneError:
-        pass
-    _say("the service is gone" if kind == "stop" else "the service has exited")
-    return 0
+        verdict = what(client, asked, wait, lambda report: changes.show(*progress(report)))
+    finally:
+        changes.clear()
+    if verdict.status:
+        _say(f"penstock: {verdict.text}", err=True)
+    else:
+        _say(verdict.text)
+    return verdict.status
 
 
 @cli.command()

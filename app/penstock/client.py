@@ -124,6 +124,16 @@ class Client:
                 yield report
             time.sleep(max(0.0, min(_POLL, until - time.monotonic())))
 
+    def poll_on(self, seconds: float) -> Iterator[dict[str, Any] | None]:
+        """Statuses for ``seconds``, whether it is there or not: None is a service that is not."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                yield self.status()
+            except ServiceError:
+                yield None
+            time.sleep(max(0.0, min(_POLL, until - time.monotonic())))
+
     def _call(
         self, method: str, path: str, body: str | None = None, headers: Mapping[str, str] = {}
     ) -> Answer:

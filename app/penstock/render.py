@@ -45,6 +45,9 @@ def _status(report: dict[str, Any]) -> Iterator[str]:
     if drain := report.get("drain"):
         age, left = duration(drain["age_seconds"]), duration(drain["left_seconds"])
         yield f"draining for {age}, {left} left"
+    if (reload := report.get("reload", {})).get("id"):
+        why = f": {reload['reason']}" if reload.get("reason") else ""
+        yield f"reload {reload['id']} {reload['state']}{why}"
     yield f"group {report.get('group')}, topics {', '.join(report.get('topics', []))}"
     yield ""
     yield _workers(report.get("workers", []))

@@ -69,3 +69,27 @@ class Progress:
         if self._shown:
             click.echo("\r\x1b[K", err=True, nl=False)
             self._shown = False
+
+
+class Changes:
+    """Tells on stderr what is waited for: always anew on a terminal, elsewhere when it changes."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._key = ""
+        self._shown = False
+
+    def show(self, key: str, text: str) -> None:
+        """``text`` is what there is to say, ``key`` what makes it worth a line of its own."""
+        if self._terminal:
+            click.echo(f"\r{text}\x1b[K", err=True, nl=False)
+            self._shown = True
+        elif key != self._key:
+            say(text, err=True)
+        self._key = key
+
+    def clear(self) -> None:
+        """It is over: leave nothing of it on the terminal."""
+        if self._shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+            self._shown = False

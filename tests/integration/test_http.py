@@ -73,6 +73,9 @@ class FakeService:
             workers=self.workers,
         )
 
+    def journal(self) -> str | None:
+        return "/state/journal.jsonl"
+
     def metrics(self, accept: str) -> tuple[bytes, str]:
         self.accepts.append(accept)
         return b"up 1\n", "text/plain; version=0.0.4; charset=utf-8"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock import cli, exits, render
+from penstock import cli, exits, follow, render
 from penstock.client import default_url
 from penstock.errors import ConfigError, KafkaFailure
 
@@ -409,24 +409,139 @@ def test_somebody_else_on_the_port(service: Listener, capsys: Capture) -> None:
     assert "is not Penstock" in capsys.readouterr().err
 
 
-def test_wait_returns_when_the_service_is_gone(service: Listener, capsys: Capture) -> None:
-    service.post = (202, {"outcome": "accepted", "status": report()})
-    assert cli.main(["stop", "--wait"]) == 0  # the script has no status: the connection ends
-    assert "the service is gone" in capsys.readouterr().out
+@pytest.fixture
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing starts these services again: do not wait for it."""
+    monkeypatch.setattr(follow, "AGAIN", 0.05)
+    monkeypatch.setattr(follow, "_WORD", 0.05)
 
 
-def test_wait_sees_a_service_that_is_back_already(service: Listener, capsys: Capture) -> None:
-    service.post = (202, {"outcome": "accepted", "status": report()})
-    service.statuses = [report(uptime_seconds=100.0), report(uptime_seconds=0.5)]
+def journal_with(tmp_path: Path, *lines: dict[str, Any]) -> str:
+    path = tmp_path / "journal.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+STARTED = {"t": "start", "run": "r1", "at": 1.0, "version": "1"}
+
+
+@pytest.mark.usefixtures("_no_patience")
+@pytest.mark.parametrize(
+    ("kind", "code", "status", "words"),
+    [
+        ("stop", 0, 0, "exited 0 STOPPED, as asked"),
+        ("restart", 4, 0, "nothing started it again"),
+        ("restart", 2, 1, "exited 2 FORCED and not 4 RESTART: stuck"),
+        ("stop", 137, 1, "exited 137 KILLED and not 0 STOPPED: stuck"),
+        ("restart", 0, 1, "exited 0 STOPPED and not 4 RESTART: something else was asked for"),
+        ("restart", "unknown", 1, "ended without a word: stuck"),
+        ("restart", None, 1, "ended without a word: its journal has no exit record"),
+        ("reload", 1, 1, "exited 1 CRASHED before the reload was over: stuck"),
+    ],
+)
+def test_wait_reads_the_end_in_the_journal(
+    service: Listener,
+    capsys: Capture,
+    tmp_path: Path,
+    kind: str,
+    code: object,
+    status: int,
+    words: str,
+) -> None:
+    end = {"t": "exit", "run": "r1", "code": code, "reason": "stuck"}
+    other = {"t": "exit", "run": "r0", "code": 4, "reason": ""}
+    lines = [other, STARTED, end] if code is not None else [other, STARTED]
+    answer = {"outcome": "accepted", "status": report(run="r1")}
+    service.post = (202, {**answer, "journal": journal_with(tmp_path, *lines)})
+    assert cli.main([kind, "--wait"]) == status  # the script has no status: it is gone
+    out, err = capsys.readouterr()
+    assert words in (err if status else out)
+
+
+@pytest.mark.usefixtures("_no_patience")
+@pytest.mark.parametrize("kind", ["stop", "restart", "reload"])
+@pytest.mark.parametrize("journal", [None, "/nonexistent/journal.jsonl", "another"])
+def test_wait_does_not_guess(
+    service: Listener, capsys: Capture, tmp_path: Path, kind: str, journal: str | None
+) -> None:
+    """Not readable, on another machine, or of another run: it may have been anything."""
+    if journal == "another":
+        journal = journal_with(tmp_path, {**STARTED, "run": "r0"})
+    answer = {"outcome": "accepted", "status": report(run="r1")}
+    service.post = (202, {**answer, "journal": journal})
+    assert cli.main([kind, "--wait"]) == 69
+    assert "nothing here tells how it ended" in capsys.readouterr().err
+
+
+def following(code: int, run: str = "r1", **changes: Any) -> dict[str, Any]:
+    """What the next run says."""
+    last = {"code": code, "name": "?", "planned": True, "reason": "because", "run": run}
+    return report(run="r2", last_exit=last, **changes)
+
+
+def test_wait_hears_it_from_the_next_run(service: Listener, capsys: Capture) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report(run="r1")})
+    drain = report(run="r1", state="draining", drain=DRAINING)
+    service.statuses = [
+        drain,
+        following(4, ready=False, state="starting"),
+        following(4, ready=False, state="starting"),
+        following(4),
+    ]
     assert cli.main(["restart", "--wait"]) == 0
-    assert "the service has exited" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "exited 4 RESTART, as asked, and is ready again" in out
+    assert len(err.splitlines()) == 3  # what it waits for: draining, starting, running
+    assert "waits for orders[1]@42, in its handler for 1 min 15 s" in err
 
 
-def test_wait_gives_up(service: Listener, capsys: Capture) -> None:
+@pytest.mark.parametrize(
+    ("next_run", "status", "words"),
+    [
+        (following(2), 1, "exited 2 FORCED and not 4 RESTART: because"),
+        (following(4, run="r1b"), 69, "nothing here tells"),  # another one came in between
+        (following(4, ready=False, reasons=["worker 0 has not joined"]), 75, "has not joined"),
+    ],
+)
+def test_wait_is_not_content_with_less(
+    service: Listener, capsys: Capture, next_run: dict[str, Any], status: int, words: str
+) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report(run="r1")})
+    service.statuses = [report(run="r1"), next_run]
+    assert cli.main(["restart", "--wait", "--timeout", "0.5"]) == status
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["stop", "restart", "reload"])
+def test_wait_gives_up(service: Listener, capsys: Capture, kind: str) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report(reload={"id": 1})})
+    service.statuses = [report(drain=DRAINING)]
+    assert cli.main([kind, "--wait", "--timeout", "0.3"]) == 75
+    err = capsys.readouterr().err
+    assert "still there after 0.3 s, draining: waits for orders[1]@42" in err
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "words"),
+    [("done", 0, "every worker was replaced"), ("given up", 1, "given up: no module named x")],
+)
+def test_wait_tells_what_became_of_a_reload(
+    service: Listener, capsys: Capture, state: str, status: int, words: str
+) -> None:
+    before = {"id": 3, "state": "done"}
+    over = {"id": 4, "state": state, "reason": "no module named x"}
+    service.post = (202, {"outcome": "accepted", "status": report(reload={"id": 4})})
+    running = {"id": 4, "state": "running"}
+    service.statuses = [report(reload=each) for each in (before, running, over)]
+    assert cli.main(["reload", "--wait"]) == status
+    out, err = capsys.readouterr()
+    assert words in (err if status else out)
+
+
+def test_a_reload_says_where_its_end_is_told(service: Listener, capsys: Capture) -> None:
     service.post = (202, {"outcome": "accepted", "status": report()})
-    service.statuses = [report()]
-    assert cli.main(["restart", "--wait", "--timeout", "0.3"]) == 1
-    assert "still there after 0.3 s" in capsys.readouterr().err
+    assert cli.main(["reload"]) == 0
+    assert "`penstock status` tells what becomes of it" in capsys.readouterr().out
 
 
 def test_status_for_a_person(service: Listener, capsys: Capture) -> None:

@@ -21,7 +21,9 @@ LAYERS = {
     "client": 3,
     "configuration": 3,
     "dlq": 3,
+    "follow": 3,
     "letter_text": 3,
+    "outcome": 3,
     "render": 3,
     "__main__": 4,
 }

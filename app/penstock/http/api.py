@@ -160,7 +160,8 @@ def _ask(service: Service, request: lifecycle.Request) -> Response:
     status = service.status()
     if outcome is Outcome.REFUSED:
         raise HTTPException(409, f"{request.kind} refused: the service is {_doing(status)}")
-    return _json(Accepted(outcome=outcome, status=status).model_dump_json(), 202)
+    answer = Accepted(outcome=outcome, status=status, journal=service.journal())
+    return _json(answer.model_dump_json(), 202)
 
 
 def _doing(status: Status) -> str:

@@ -72,6 +72,7 @@ class ExitRecord(_Answer):
     in_flight_at_deadline: list[InFlight] = []
     uptime_seconds: float
     at: AwareDatetime
+    run: str = Field(default="", description="which run ended: what `run` of its status was")
 
 
 class ExitCount(_Answer):
@@ -135,6 +136,7 @@ class Build(_Answer):
 class Status(_Answer):
     """The whole picture."""
 
+    run: str = Field(default="", description="changes with each start of the service")
     state: State
     ready: bool
     live: bool
@@ -164,6 +166,9 @@ class Accepted(_Answer):
 
     outcome: Outcome
     status: Status
+    journal: str | None = Field(
+        default=None, description="the file that the exit will be written to, on its machine"
+    )
 
 
 class Problem(_Answer):

@@ -40,6 +40,10 @@ class Service(Protocol):
         """The whole picture (``/status``)."""
         ...
 
+    def journal(self) -> str | None:
+        """The file that the exit will be written to."""
+        ...
+
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """Exposition text and its content type, for an ``Accept`` header."""
         ...

@@ -51,6 +51,8 @@ class ExitHistory:
     recent: tuple[ExitRecord, ...]
     drain: Histogram
     gap: Histogram
+    #: The run that ended last: its id in the journal, or nothing.
+    last_run: str = ""
 
     @property
     def last(self) -> ExitRecord | None:
@@ -82,6 +84,7 @@ class Ledger:
     _exits: list[tuple[bytes, ExitRecord]] = field(default_factory=list)
     _open: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
+    _last_run: str = ""
     skipped: int = 0
 
     def feed(self, line: bytes) -> None:
@@ -110,6 +113,7 @@ class Ledger:
                     self._ended.add(run)
                     self._open.pop(run, None)
                     self._exits.append((line, record))
+                    self._last_run = run
             case "gap":
                 self._gap.observe(float(data["seconds"]))
             case "totals":
@@ -162,7 +166,8 @@ class Ledger:
         counts = Counter(self._base)
         counts.update(record.key for _, record in self._exits)
         recent = tuple(record for _, record in self._exits[-KEPT_EXITS:])
-        return ExitHistory(counts, recent, self._drains(len(self._exits)), self._gap.copy())
+        drains = self._drains(len(self._exits))
+        return ExitHistory(counts, recent, drains, self._gap.copy(), self._last_run)
 
     def compacted(self) -> list[bytes]:
         """Fewer lines with the same sum: totals, the last exits, and the run that is going on.

@@ -67,6 +67,11 @@ class Journal:
         #: The file's last line has no newline yet: a crash, or a full disk, cut it.
         self._torn = False
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.directory / FILE
+
     @classmethod
     def open(cls, directory: Path, *, now: float) -> Self:
         """Lock the directory, made (mode 0700) if missing, and read what earlier runs left.

@@ -426,6 +426,16 @@ class Supervisor:
         return list(dict.fromkeys(chain.from_iterable(s.topics for s in self.subscriptions)))
 
     @property
+    def run_id(self) -> str:
+        """This run's name in the journal."""
+        return "" if self._journal is None else self._journal.run
+
+    @property
+    def journal_path(self) -> str | None:
+        """The file that the exit will be written to."""
+        return None if self._journal is None else str(self._journal.path.absolute())
+
+    @property
     def history(self) -> ExitHistory | None:
         """Exits of this service so far."""
         return None if self._journal is None else self._journal.history

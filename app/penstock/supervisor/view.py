@@ -105,6 +105,7 @@ class View:
             history = sup.history
             budget = sup.budget
             return models.Status(
+                run=sup.run_id,
                 state=life.state,
                 ready=ready.ok,
                 live=live.ok,
@@ -137,7 +138,9 @@ class View:
                 group=", ".join(sup.groups),
                 topics=sup.topics,
                 workers=[self._worker(child, now) for child in sup.slots.workers()],
-                last_exit=_exit_model(history.last) if history and history.last else None,
+                last_exit=_exit_model(history.last, history.last_run)
+                if history and history.last
+                else None,
                 exits=[
                     models.ExitCount(code=code, name=name, planned=planned, count=count)
                     for (code, name, planned), count in (history.counts if history else {}).items()
@@ -162,6 +165,10 @@ class View:
         )
 
     # -- metrics -----------------------------------------------------------------------
+
+    def journal(self) -> str | None:
+        """See the port."""
+        return self._sup.journal_path
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """See the port."""
@@ -229,7 +236,7 @@ def _time(at: float | None) -> datetime | None:
     return None if at is None else datetime.fromtimestamp(at, UTC)
 
 
-def _exit_model(record: ExitRecord) -> models.ExitRecord:
+def _exit_model(record: ExitRecord, run: str) -> models.ExitRecord:
     return models.ExitRecord(
         code="unknown" if record.code is None else record.code,
         name=record.name,
@@ -240,4 +247,5 @@ def _exit_model(record: ExitRecord) -> models.ExitRecord:
         in_flight_at_deadline=[_in_flight_model(i) for i in record.in_flight_at_deadline],
         uptime_seconds=record.uptime_seconds or 0.0,
         at=datetime.fromtimestamp(record.at, UTC),
+        run=run,
     )
