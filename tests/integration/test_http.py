@@ -257,11 +257,12 @@ def test_a_release_is_accepted(running: Running, monkeypatch: pytest.MonkeyPatch
     assert (answer.status_code, answer.json()["outcome"]) == (202, "released")
 
 
-def test_a_refusal_while_starting_names_the_state(running: Running) -> None:
-    running.service.lifecycle.state = State.STARTING
+def test_a_refusal_names_the_state(running: Running) -> None:
+    """A reload that is asked for while starting waits; while draining there is none any more."""
+    running.service.lifecycle.state = State.DRAINING
     answer = running.post("/reload")
     assert answer.status_code == 409
-    assert answer.json() == {"detail": "reload refused: the service is starting"}
+    assert answer.json() == {"detail": "reload refused: the service is draining"}
 
 
 # -- authorisation ---------------------------------------------------------------------
