@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from devtools.broker import Admin, Broker
 from devtools.load import Ledger, Load, Trap
 from devtools.service import Service
 from devtools.tasks import Reader
+from tests.conftest import unavailable
 from tests.scenarios.course import Course
 
 
@@ -98,3 +101,40 @@ def serve(make_service: Callable[..., Service], broker: Broker) -> Callable[...,
         return make_service(tasks.APP, env=env, **settings)
 
     return make
+
+
+def _until_empty(cgroup: Path) -> None:
+    deadline = time.monotonic() + 10
+    while (cgroup / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)  # the poll interval of a wait on a condition
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Callable[[int], tuple[str, ...]]]:
+    """Make a memory cgroup, v2 or v1; what is returned wraps a command that is to run in it.
+
+    Ask for it before what makes services, which have to be gone when it is removed.
+    """
+    root = Path("/sys/fs/cgroup")
+    name = f"penstock-test-{os.getpid()}"
+    v2 = (root / "cgroup.controllers").exists()
+    group = (root if v2 else root / "memory") / name
+
+    def make(limit: int) -> tuple[str, ...]:
+        try:
+            if v2:
+                (root / "cgroup.subtree_control").write_text("+memory")
+            group.mkdir()
+            if v2:
+                (group / "memory.max").write_text(str(limit))
+                (group / "memory.swap.max").write_text("0")
+            else:
+                (group / "memory.limit_in_bytes").write_text(str(limit))
+        except OSError as error:
+            unavailable("cgroup", str(error))
+        return ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
+
+    yield make
+    if group.exists():
+        _until_empty(group)
+        group.rmdir()

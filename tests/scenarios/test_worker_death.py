@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from devtools.load import Ledger, Load, Trap
 from devtools.service import Service
-from tests.conftest import unavailable
 
 Launch = Callable[..., Service]
 LoadFor = Callable[..., Load]
@@ -102,44 +99,11 @@ def test_raising_handler_is_tried_again_while_others_go_on(
     assert set(ledger.repeated()) == {(3, 2)}
 
 
-def until_empty(cgroup: Path) -> None:
-    deadline = time.monotonic() + 10
-    while (cgroup / "cgroup.procs").read_text() and time.monotonic() < deadline:
-        time.sleep(0.02)  # the poll interval of a wait on a condition
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A memory cgroup of the test's own, v2 or v1."""
-    root = Path("/sys/fs/cgroup")
-    name = f"penstock-test-{os.getpid()}"
-    v2 = (root / "cgroup.controllers").exists()
-    parent = root if v2 else root / "memory"
-    group = parent / name
-    try:
-        if v2:
-            (root / "cgroup.subtree_control").write_text("+memory")
-        group.mkdir()
-    except OSError as error:
-        unavailable("cgroup", str(error))
-    try:
-        if v2:
-            (group / "memory.max").write_text(str(MEMORY_LIMIT))
-            (group / "memory.swap.max").write_text("0")
-        else:
-            (group / "memory.limit_in_bytes").write_text(str(MEMORY_LIMIT))
-        yield group
-    except OSError as error:
-        unavailable("cgroup", str(error))
-    finally:
-        until_empty(group)
-        group.rmdir()
-
-
-def test_out_of_memory(cgroup: Path, launch: Launch, load_for: LoadFor, trap: Trap) -> None:
+def test_out_of_memory(
+    cgroup: Callable[[int], tuple[str, ...]], launch: Launch, load_for: LoadFor, trap: Trap
+) -> None:
     """The kernel kills the worker, the largest process; the supervisor lives to tell."""
-    join = ("sh", "-c", f'echo $$ > {cgroup}/cgroup.procs && exec "$@"', "sh")
-    service = launch(wrapper=join).start().until_ready()
+    service = launch(wrapper=cgroup(MEMORY_LIMIT), memory_high=0).start().until_ready()
     trap.set(0, 5, "memory")
     work = load_for(service, partitions=1)
     work.stream.send(20)
