@@ -129,6 +129,8 @@ def test_a_seat_that_the_client_cannot_give_up_is_no_clean_end(host: Callable[..
 
     worker = host(lambda rebalance, _: Engine(rebalance))
     worker.channel.send("start")
+    while worker.until("status")["state"] == "connecting":
+        pass
     worker.drain()
     told = worker.until("drained")
     assert (worker.end(), told["clean"], told["reason"]) == (2, False, "its partitions wait")

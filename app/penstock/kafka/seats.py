@@ -40,7 +40,6 @@ def give_up(
         left = until - time.monotonic()
         try:
             _try(settings, group, MemberToRemove(member or None, instance), max(0.5, left))
-            return None  # noqa: TRY300 (what follows is about the failure)
         except Exception as error:
             final = not isinstance(error, k.RetriableError) or isinstance(
                 error, k.KafkaTimeoutError
@@ -53,6 +52,8 @@ def give_up(
                     error=said(error),
                 )
                 return f"{why}; its partitions wait for PENSTOCK_SESSION_TIMEOUT"
+        else:
+            return None
         time.sleep(_PAUSE)
 
 
