@@ -35,7 +35,7 @@ from pydantic_settings import (
 from penstock import kafka_options
 from penstock.arguments import MOST_CONCURRENT, topic_problem
 from penstock.errors import ConfigError
-from penstock.paths import default_runtime_dir
+from penstock.paths import default_runtime_dir, default_state_dir
 
 PREFIX = "PENSTOCK_"
 
@@ -343,9 +343,20 @@ class Settings(BaseModel):
             return self.runtime_dir
         return default_runtime_dir(env, self.http_port)
 
-    def resolved_state_dir(self, env: Mapping[str, str] = os.environ) -> Path:
-        """Where the journal lives: ``PENSTOCK_STATE_DIR``, else the runtime directory."""
-        return self.state_dir if self.state_dir is not None else self.resolved_runtime_dir(env)
+    def resolved_state_dir(
+        self, target: str, directory: Path, env: Mapping[str, str] = os.environ
+    ) -> Path:
+        """Where the journal of ``target``, run from ``directory``, lives.
+
+        ``PENSTOCK_STATE_DIR``, else ``PENSTOCK_RUNTIME_DIR``, else one for each application.
+        """
+        chosen = self.state_dir or self.runtime_dir
+        return chosen or default_state_dir(env, self.http_port, target, directory)
+
+    @property
+    def keeps_state_in_public(self) -> bool:
+        """Whether the state directory lies where everybody may write; one that is set does not."""
+        return self.state_dir is None and self.runtime_dir is None
 
 
 class _FromEnvironment(Settings, BaseSettings):

@@ -232,7 +232,7 @@ class FakeHost(Host):
     def reap(self, workers: Sequence[Leader]) -> tuple[int, int] | None:
         return self.ended.pop(0) if self.ended else None
 
-    def journal(self, directory: Path) -> Journal:
+    def journal(self, directory: Path, *, guarded: bool = False) -> Journal:
         journal = Journal(directory)
         journal._restore(b"", self.wall())  # in memory: it has no file
         written = journal.write_exit

@@ -271,10 +271,16 @@ def test_where_things_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     settings = loaded(monkeypatch, env_of(http_port="9"))
     here = settings.resolved_runtime_dir({"TMPDIR": str(tmp_path)})
     assert here == tmp_path / f"penstock-{os.getuid()}-9"
-    assert settings.resolved_state_dir({"TMPDIR": str(tmp_path)}) == here
+    assert settings.keeps_state_in_public
+    state = settings.resolved_state_dir("shop:app", tmp_path, {"TMPDIR": str(tmp_path)})
+    assert state.parent == tmp_path
+    assert state.name.startswith(f"{here.name}-shop-")
+    settings = loaded(monkeypatch, env_of(runtime_dir="/run/p"))
+    assert settings.resolved_state_dir("shop:app", tmp_path, {}) == Path("/run/p")
     settings = loaded(monkeypatch, env_of(runtime_dir="/run/p", state_dir="/var/p"))
     assert settings.resolved_runtime_dir({}) == Path("/run/p")
-    assert settings.resolved_state_dir({}) == Path("/var/p")
+    assert settings.resolved_state_dir("shop:app", tmp_path, {}) == Path("/var/p")
+    assert not settings.keeps_state_in_public
 
 
 # -- from the worker that imported the application to the supervisor --------------------

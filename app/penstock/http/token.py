@@ -7,7 +7,6 @@ which start as exec hooks of the kubelet: nothing heavy is imported at the top.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -80,9 +79,11 @@ def _usable(text: str, name: str) -> str:
 def _generate(directory: Path) -> str:
     import secrets  # noqa: PLC0415 (client commands do not make tokens)
 
+    from penstock.private_dir import open_private  # noqa: PLC0415 (as above)
+
     token = secrets.token_urlsafe(32)
     try:
-        folder = _open_private(directory)
+        folder = open_private(directory, "runtime directory", "PENSTOCK_RUNTIME_DIR")
         try:
             _write(folder, token)
         finally:
@@ -98,38 +99,6 @@ def _generate(directory: Path) -> str:
             effect="`penstock restart` and `penstock prestop` will not be authorised",
         )
     return token
-
-
-def _open_private(directory: Path) -> int:
-    """Make the directory if need be; open it and make sure that nobody else controls it.
-
-    The checks are made on the open directory, and files are made through it, so that it
-    cannot be exchanged in between.
-    """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        directory.mkdir(mode=0o700)
-    except FileExistsError:
-        if directory.is_symlink() or not directory.is_dir():
-            raise ConfigError(_refusal(directory, "not a directory (or a symbolic link)")) from None
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    seen = os.fstat(folder)
-    problem = ""
-    if seen.st_uid != os.getuid():
-        problem = f"owned by uid {seen.st_uid}, not by {os.getuid()}"
-    elif seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        problem = f"writable by others (mode {stat.S_IMODE(seen.st_mode):04o})"
-    if problem:
-        os.close(folder)
-        raise ConfigError(_refusal(directory, problem))
-    return folder
-
-
-def _refusal(directory: Path, problem: str) -> str:
-    return (
-        f"the runtime directory {directory} is {problem}: remove it, or set "
-        "PENSTOCK_RUNTIME_DIR to a path below it that Penstock makes itself"
-    )
 
 
 def _write(folder: int, token: str) -> None:

@@ -6,6 +6,8 @@ signals, deaths and deadlines in a second.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import selectors
 import time
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import penstock
 from penstock import cgroup
+from penstock.private_dir import open_private
 from penstock.settings import Settings
 from penstock.supervisor import descendants
 from penstock.supervisor.child import Process
@@ -64,8 +67,17 @@ class Host:
         """What a process holds now; None if it is gone, or that cannot be told here."""
         return cgroup.process_memory(pid)
 
-    def journal(self, directory: Path) -> Journal:
-        """Open the journal. Raises ConfigError if another service has it."""
+    def journal(self, directory: Path, *, guarded: bool = False) -> Journal:
+        """Open the journal.
+
+        ``guarded``: the directory lies where everybody may write, so it must be ours alone.
+
+        Raises:
+            ConfigError: another service has it, or somebody else the directory.
+        """
+        if guarded:
+            with contextlib.suppress(OSError):  # the journal tells why it cannot be kept
+                os.close(open_private(directory, "state directory", "PENSTOCK_STATE_DIR"))
         return Journal.open(directory, now=self.wall())
 
     def listen(self, view: View, settings: Settings) -> HttpServer:

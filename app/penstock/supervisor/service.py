@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -200,7 +201,8 @@ class Supervisor:
         settings = child.hello.settings
         logs.configure(settings.log_format, settings.log_level, process="supervisor")
         self._http = self.host.listen(self.view, settings)
-        self._journal = self.host.journal(settings.resolved_state_dir())
+        state_dir = settings.resolved_state_dir(self._target, Path.cwd())
+        self._journal = self.host.journal(state_dir, guarded=settings.keeps_state_in_public)
         self._gap_from = self._journal.history.restarted_from
         self._journal.write_start(at=self.host.wall(), version=penstock.__version__)
         with self.lock:
