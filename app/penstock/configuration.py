@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Final
@@ -52,7 +53,14 @@ def notes(target: str) -> list[str]:
         ConfigError: as :func:`rows`.
     """
     found = []
-    for plan in plans(load_app(target)):
+    every_plan = plans(load_app(target))
+    for one, other in itertools.combinations(every_plan, 2):
+        if one.group == other.group and one.pattern is not None and other.pattern is not None:
+            found.append(
+                f"handlers {one.name} and {other.name} read {one.reads} and {other.reads} in one "
+                "group: of a topic that both match, each is given only a part of the records"
+            )
+    for plan in every_plan:
         given = plan.settings.drain_timeout
         left = Budget.of(given, now=0.0).handlers_left(0.0)
         if plan.policy.timeout is not None and plan.policy.timeout > left:

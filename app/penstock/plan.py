@@ -6,6 +6,7 @@ run as exec hooks and need no settings.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -66,7 +67,30 @@ def plans(app: App) -> tuple[Plan, ...]:
                     f"{name} is set, but the app has {len(app.subscriptions)} subscriptions, and "
                     "it cannot tell which is meant: name topics and groups in the code"
                 )
-    return tuple(_plan(subscription, settings) for subscription in app.subscriptions)
+    found = tuple(_plan(subscription, settings) for subscription in app.subscriptions)
+    for one, other in itertools.combinations(found, 2):
+        if one.group == other.group and (shared := _shared(one, other)) is not None:
+            raise ConfigError(
+                f"handlers {one.name} and {other.name} both read {shared} in group "
+                f"{one.group!r}, so each would be given only a part of its records: name another "
+                "group for one of them"
+            )
+    return found
+
+
+def _shared(one: Plan, other: Plan) -> str | None:
+    """What both read, as far as it can be known before there is a cluster; else ``None``."""
+    for name in sorted({*one.topics, *other.topics}):
+        if _reads(one, name) and _reads(other, name):
+            return repr(name)
+    same = one.pattern is not None and one.pattern == other.pattern
+    return one.reads if same else None
+
+
+def _reads(plan: Plan, topic: str) -> bool:
+    if plan.pattern is None:
+        return topic in plan.topics
+    return re.fullmatch(plan.pattern, topic) is not None
 
 
 def _plan(subscription: Subscription, settings: Settings) -> Plan:

@@ -25,8 +25,8 @@ def open_private(directory: Path, what: str, setting: str) -> int:
         directory.mkdir(mode=0o700)
     except FileExistsError:
         if directory.is_symlink() or not directory.is_dir():
-            problem = "not a directory (or a symbolic link)"
-            raise ConfigError(_refusal(directory, problem, what, setting)) from None
+            link = "not a directory (or a symbolic link)"
+            raise ConfigError(_refusal(directory, link, what, setting)) from None
     if (problem := _others(directory.lstat())) is not None:  # also where it may not be opened
         raise ConfigError(_refusal(directory, problem, what, setting))
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -36,6 +36,26 @@ BAD = {
     "raises": ("raise RuntimeError('no database')\n", {}, ["no database", "importing"]),
     "exits": ("import sys\nsys.exit(0)\n", {}, ["SystemExit", "importing"]),
     "no handler": ("from penstock import App\napp = App()\n", {}, ["no handler", "subscribe"]),
+    "beyond the board": (
+        APP.replace("group='g'", "group='g', concurrency=2000") + "def handle(record): ...\n",
+        {},
+        ["subscribe(concurrency=2000): a whole number from 1 to 1024"],
+    ),
+    "not called": (
+        APP.replace("group='g'", "group='g', then=app") + "def handle(record): ...\n",
+        {},
+        ["subscribe(then=<", 'write then=dead_letter("…"), then=skip() or then=stop()'],
+    ),
+    "an option of the client": (
+        GOOD,
+        {"kafka_options": '{"max_poll_records": 5}'},
+        ["max_poll_records cannot be set here: set PENSTOCK_MAX_POLL_RECORDS instead"],
+    ),
+    "twice in a group": (
+        GOOD + "@app.subscribe(pattern='t.?', group='g')\ndef audit(record: Record): ...\n",
+        {},
+        ["handlers handle and audit both read 't' in group 'g'", "name another group"],
+    ),
     "missing attribute": ("ap = None\n", {}, ["has no 'app'"]),
     "not an app": ("app = 3\n", {}, ["int", "not a penstock.App"]),
 }
@@ -61,7 +81,12 @@ def test_refused(
 ) -> None:
     (tmp_path / "shop.py").write_text(code)
     given = {"bootstrap_servers": "127.0.0.1:1", **settings}
-    refused(make_service(f"{tmp_path / 'shop.py'}:app", **given), words)
+    service = make_service(f"{tmp_path / 'shop.py'}:app", **given)
+    refused(service, words)
+    checked = service.command("check", service.target)
+    assert checked.returncode == 78
+    if "\n" not in (reason := service.exit_record()["reason"]):  # of a traceback, paths differ
+        assert checked.stderr.strip().removeprefix("penstock: ") in reason, "the same words"
 
 
 def test_no_such_module(make_service: Make) -> None:

@@ -46,9 +46,7 @@ def test_others_have_others() -> None:
     assert default_runtime_dir(ENV, 8080) not in others
 
 
-@pytest.mark.parametrize(
-    "name", ["../../etc/p.py:app", "größe.py:app", "a/b c.py:x", "\udcff:a"]
-)
+@pytest.mark.parametrize("name", ["../../etc/p.py:app", "größe.py:app", "a/b c.py:x", "\udcff:a"])
 def test_a_target_of_any_name_makes_one_directory(name: str) -> None:
     assert where(name).parent == Path("/tmp/x")
     assert where(name).name.isascii()

@@ -140,3 +140,36 @@ def test_a_decoder_that_cannot_be_made_is_told_before_a_worker_starts() -> None:
     app.subscribe("orders", group="g")(handler)
     with pytest.raises(ConfigError, match=r"handler .*handler: values cannot be decoded to"):
         plans(app)
+
+
+def bill(record: Record) -> None: ...
+
+
+def audit(record: Record) -> None: ...
+
+
+SHARED: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
+    ({"topics": ["a", "b"]}, {"topics": ["b"]}, "'b'"),
+    ({"topics": ["a"]}, {"topics": ["b"]}, None),
+    ({"topics": ["a"]}, {"topics": ["a"], "group": "audit"}, None),
+    ({"topics": ["a.b"]}, {"pattern": r"a\..*"}, "'a.b'"),
+    ({"pattern": r"a\..*"}, {"topics": ["a.b"]}, "'a.b'"),
+    ({"pattern": "a"}, {"topics": ["a.b"]}, None),  # a pattern is of the whole name
+    ({"pattern": r"a\..*"}, {"pattern": r"a\..*"}, r"/a\..*/"),
+    ({"pattern": r"a\..*"}, {"pattern": r"a.*"}, None),  # known only where there are topics
+]
+
+
+@pytest.mark.parametrize(("one", "other", "shared"), SHARED)
+def test_a_topic_is_read_once_in_a_group(
+    one: dict[str, Any], other: dict[str, Any], shared: str | None
+) -> None:
+    app = App(bootstrap_servers="broker:9092")
+    for handler, options in ((bill, one), (audit, other)):
+        given = {"group": "billing", **options}
+        app.subscribe(*given.pop("topics", ()), **given)(handler)
+    if shared is None:
+        assert len(plans(app)) == 2
+        return
+    with pytest.raises(ConfigError, match=re.escape(f"bill and audit both read {shared} in")):
+        plans(app)
