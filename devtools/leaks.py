@@ -7,6 +7,7 @@ tests this as well, whatever else it is about.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -72,5 +73,6 @@ def _forms(secret: str) -> Iterator[bytes]:
         raise ValueError(f"{secret!r} is too short to be looked for: use {SHORTEST} characters")
     raw = secret.encode()
     yield raw
+    yield json.dumps(secret)[1:-1].encode()  # as a line of the log has it
     yield raw.hex().encode()
     yield base64.b64encode(raw).rstrip(b"=")[:-1]  # also when more follows

@@ -24,6 +24,7 @@ MOST_CONCURRENT: Final = 1024
 
 #: Kafka's own rule (``org.apache.kafka.common.internals.Topic``).
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+(?=>)")
 _SHOWN: Final = 60  # characters of a value
 
 
@@ -37,9 +38,9 @@ def refuse(place: str, name: str, value: object, wanted: str) -> NoReturn:
 
 
 def shown(value: object) -> str:
-    """A value as the code has it, for a sentence: one line, not too long."""
+    """A value as the code has it, for a sentence: one line, not too long, the same each time."""
     try:
-        text = " ".join(repr(value).split())
+        text = _ADDRESS.sub("", " ".join(repr(value).split()))
     except Exception:  # the value is the user's, and so is its __repr__
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

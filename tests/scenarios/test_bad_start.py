@@ -44,7 +44,7 @@ BAD = {
     "not called": (
         APP.replace("group='g'", "group='g', then=app") + "def handle(record): ...\n",
         {},
-        ["subscribe(then=<", 'write then=dead_letter("…"), then=skip() or then=stop()'],
+        ["subscribe(then=<penstock.app.App object>): write", "then=skip() or then=stop()"],
     ),
     "an option of the client": (
         GOOD,

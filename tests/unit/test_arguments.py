@@ -122,4 +122,5 @@ def test_what_is_right_passes() -> None:
 def test_a_value_is_shown_in_one_short_line() -> None:
     assert shown("a\nb") == r"'a\nb'"
     assert len(shown("x" * 10_000)) == 60
+    assert shown(handle) == "<function handle>"
     assert topic_problem("a" * 249) is None

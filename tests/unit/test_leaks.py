@@ -27,6 +27,10 @@ def test_a_secret_is_found(content: bytes) -> None:
     assert leaks([SECRET], [("the log", b"x" * 99 + content)]) == ["the log has hun… in it"]
 
 
+def test_a_secret_is_found_as_json_writes_it() -> None:
+    assert leaks(["größtes-Geheimnis"], [("x", b'{"event": "gr\\u00f6\\u00dftes-Geheimnis"}')])
+
+
 def test_what_is_no_secret_is_not() -> None:
     assert leaks([SECRET, SECRET], [("the log", b"hunter2"), ("the journal", b"")]) == []
     with pytest.raises(ValueError, match="too short"):
