@@ -81,6 +81,8 @@ class FakeEngine:
                 if ahead:
                     found[partition] = ahead
                     self.position[partition] = ahead[-1].offset + 1
+                else:
+                    self.position[partition] = max(position, self.tail.get(partition, 0))
         if not found:
             self._awake.wait(min(timeout, 0.005))
             self._awake.clear()

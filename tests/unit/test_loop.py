@@ -241,10 +241,38 @@ def test_lag_counts_what_was_fetched_and_not_finished(make: Make) -> None:
     work.release()
     assert rig.dispatcher.wait_idle(PATIENCE)
     rig.take_in(3)
-    rig.engine.position[ZERO] = 4
     rig.engine.tail[ZERO] = 4
+    rig.consume_until(lambda: rig.engine.position[ZERO] == 4)
     rig.loop._tell()
     assert rig.reports[-1]["lag"] == {"orders": {"0": 0}}
+
+
+def test_where_the_client_is_is_committed_when_nothing_is_unfinished(make: Make) -> None:
+    """And not before: an unfinished record, or one that was dropped, is waited for."""
+    work = Work(blocked={(0, 1)})
+    rig = started_rig(make, work=work, commit_interval=0.001)
+    rig.engine.tail[ZERO] = 5
+    rig.engine.tail[ONE] = 3
+    rig.engine.assign(ONE)  # nothing in it but markers
+    rig.consume_until(lambda: rig.engine.committed.get(ONE) == Position(3))
+    rig.consume_until(lambda: rig.engine.committed.get(ZERO) == Position(1))
+    rig.consume_until(lambda: rig.engine.position[ZERO] == 5)
+    seen = rig.engine.polls
+    rig.consume_until(lambda: rig.engine.polls > seen + 5)
+    assert rig.engine.committed[ZERO] == Position(1)
+    work.release()
+    rig.consume_until(lambda: rig.engine.committed == {ZERO: Position(5), ONE: Position(3)})
+
+
+def test_a_record_that_a_drain_drops_is_not_committed_past(make: Make) -> None:
+    work = Work(blocked={(0, 0)})
+    rig = started_rig(make, work=work, commit_interval=0.001)
+    rig.engine.tail[ZERO] = 5
+    rig.take_in(1, started=True)
+    rig.consume_until(lambda: rig.engine.position[ZERO] == 5)
+    threading.Timer(0.05, work.release).start()
+    assert rig.drain().clean
+    assert rig.engine.committed == {ZERO: Position(1)}
 
 
 def test_a_batch_run_tells_when_it_has_caught_up(make: Make) -> None:

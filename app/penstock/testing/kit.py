@@ -281,7 +281,11 @@ class Kit:
         return self._world.topics.of(then.topic)
 
     def committed(self, partition: int | Partition = 0, topic: str | None = None) -> int | None:
-        """The committed offset: the first record that is not finished. ``None``: none yet."""
+        """The committed offset: the first record that is not finished.
+
+        Where to begin is committed before anything is handled; ``None``: there is no such
+        partition.
+        """
         position = self._world.topics.commits.get(self._named(partition, topic))
         return None if position is None else position.offset
 

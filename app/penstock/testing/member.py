@@ -54,15 +54,21 @@ class Member:
         return list(self._next)
 
     def assign(self, partitions: Iterable[Partition], *, fresh: bool = False) -> None:
-        """Take partitions over where the group left them; ``fresh`` ones did not exist before."""
+        """Take partitions over where the group left them; ``fresh`` ones did not exist before.
+
+        Where it had committed nothing, where to begin is committed before anything comes.
+        """
         topics = self._world.topics
         latest = self._plan.settings.auto_offset_reset == "latest" and not fresh
-        found = {p: topics.commits.get(p) for p in partitions}
+        wanted = list(partitions)
+        topics.commit(
+            {p: Position(topics.end(p) if latest else 0) for p in wanted if p not in topics.commits}
+        )
+        found = {p: topics.commits[p] for p in wanted}
         for complaint in self.desk.assigned(found):
             raise KitError(complaint)
         for partition, committed in found.items():
-            begin = topics.end(partition) if latest else 0
-            self._next[partition] = begin if committed is None else committed.offset
+            self._next[partition] = committed.offset
             self._paused.discard(partition)
 
     def give_up(self, partitions: Iterable[Partition], *, committed: bool) -> None:
