@@ -24,7 +24,8 @@ class Task:
     """One record, and what its handler is to do with it.
 
     ``sleep`` seconds of work; the first ``fails`` tries raise (each process counts anew), the
-    first ``hangs`` tries take a minute; ``poison`` is what the handler raises ``Poison`` with.
+    first ``hangs`` tries take a minute; ``poison`` is what the handler raises ``Poison`` with;
+    ``dies`` is how it ends its process, each time: ``exit`` or a signal's name.
     """
 
     partition: int
@@ -34,6 +35,7 @@ class Task:
     fails: int = 0
     hangs: int = 0
     poison: str = ""
+    dies: str = ""
     more: tuple[tuple[str, bytes], ...] = ()
 
     def headers(self) -> list[tuple[str, bytes]]:
@@ -43,6 +45,7 @@ class Task:
             ("fails", self.fails),
             ("hangs", self.hangs),
             ("poison", self.poison),
+            ("dies", self.dies),
         )
         return [*self.more, *((name, str(value).encode()) for name, value in asked if value)]
 

@@ -12,7 +12,7 @@ from penstock import arguments
 from penstock.batching import Batch
 from penstock.breaker import Breaker
 from penstock.errors import ConfigError
-from penstock.policy import Last, Retry, dead_letter, skip, stop
+from penstock.policy import DEATHS, MOST_DEATHS, Last, Retry, dead_letter, skip, stop
 from penstock.signature import Handler, Kind, kind_of, name_of
 
 H = TypeVar("H", bound=Handler)
@@ -45,6 +45,7 @@ class Subscription:
     timeout: float | None
     breaker: Breaker | None
     batch: Batch
+    deaths: int
 
     @property
     def name(self) -> str:
@@ -81,6 +82,7 @@ class App:
         timeout: float | None = None,
         breaker: Breaker | None = None,
         batch: Batch | None = None,
+        deaths: int = DEATHS,
     ) -> Callable[[H], H]:
         """Register a handler for ``topics``, or for all topics whose names match ``pattern``.
 
@@ -94,6 +96,8 @@ class App:
         :class:`~penstock.errors.HandlerTimeout`.
         ``breaker``: pause, and try one record at a time, when too many fail.
         ``batch``: how large the lists of a ``list[…]`` handler are.
+        ``deaths``: of its process, after which a record that was in flight each time is handled
+        alone; if it kills again, it goes where ``then`` says.
 
         Raises:
             ConfigError: a handler or a combination that could never work.
@@ -110,6 +114,7 @@ class App:
             arguments.instance(_SUBSCRIBE, "breaker", breaker, Breaker, "breaker=Breaker()")
         if batch is not None:
             arguments.instance(_SUBSCRIBE, "batch", batch, Batch, "batch=Batch(count=500)")
+        arguments.whole(_SUBSCRIBE, "deaths", deaths, most=MOST_DEATHS)
         order = _order(order_by)
         _check_topics(topics, pattern)
 
@@ -136,6 +141,7 @@ class App:
                     timeout=timeout,
                     breaker=breaker,
                     batch=batch or Batch(),
+                    deaths=deaths,
                 )
             )
             return handler

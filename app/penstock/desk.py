@@ -17,10 +17,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
+from penstock import deaths
 from penstock.app import Order
 from penstock.breaker import BreakerState, Circuit
+from penstock.deaths import Toll
 from penstock.failure import Failure, Kind
 from penstock.flow import Flow, weight
+from penstock.isolation import Isolation
 from penstock.lane import Job, Lane, Refused, Stand, Strand
 from penstock.offset_map import BadMap
 from penstock.offsets import Position
@@ -69,6 +72,7 @@ class Desk:
         self._later: list[tuple[float, int, int, Strand]] = []
         self._tickets = count()
         self._circuit = Circuit(plan.policy.breaker) if plan.policy.breaker else None
+        self._isolation = Isolation(plan.policy.deaths)
         self.is_quiet = False
         self.draining = False
         #: Handlers that run and letters under way, those of partitions that are gone included.
@@ -78,6 +82,10 @@ class Desk:
         #: Partitions given up with finished work uncommitted, or work still in flight; and how
         #: many of them since the drain began: then the exit is not a clean one.
         self.abandoned = self.abandoned_draining = 0
+        #: Tolls by their ids, those committed since last asked, and lanes that waited for that.
+        self._tolls: dict[str, Toll] = {}
+        self._merged: list[str] = []
+        self._opened: list[Lane] = []
         #: Records dropped before a handler started them, by topic, since last asked.
         self.dropped: dict[str, int] = {}
 
@@ -176,15 +184,54 @@ class Desk:
         self._wake_due(now)
         if (strand := self._next(self._letters)) is not None:
             return self._begin(Job(strand, [], letter=strand.letter), Stand.SENDING)
-        if (strand := self._next(self._ready)) is None:
+        if (strand := self._next_to_handle(now)) is None:
             return None
         probe = False
         if self._circuit is not None:
             if not self._circuit.may_start(now):
-                self._ready.appendleft(strand)
+                if self._isolation.waiting is None:
+                    self._ready.appendleft(strand)
                 return None
             probe = self._circuit.state is BreakerState.PROBING
-        return self._begin(Job(strand, self._turn(strand, probe), probe=probe), Stand.BUSY)
+        job = Job(strand, self._turn(strand, probe), probe=probe)
+        self._isolation.begin(job)
+        return self._begin(job, Stand.BUSY)
+
+    def _next_to_handle(self, now: float) -> Strand | None:
+        """The strand whose turn it is; one whose first record must be alone waits for that."""
+        isolation = self._isolation
+        if isolation.waiting is None:
+            strand = self._next(self._ready)
+            if strand is None or not isolation.wants_alone(strand):
+                return strand
+            isolation.wait(strand, now)
+            self._set_stops()
+        strand = isolation.waiting
+        assert strand is not None
+        if strand.stand is Stand.BUSY:
+            return None
+        if strand.lane.gone or strand.lane.leaving or not strand.waiting:
+            self._end_isolation(now)
+            return self._next_to_handle(now)
+        patient = isolation.may_wait(now)
+        if isolation.handling or self.is_quiet or self.draining:
+            return None
+        if patient and self.committable():
+            return None
+        strand.lane.stop = False
+        return strand
+
+    def _set_stops(self) -> None:
+        every = self.is_quiet or self.draining or self._isolation.waiting is not None
+        for lane in self._lanes.values():
+            lane.stop = every or lane.leaving
+
+    def _end_isolation(self, now: float) -> None:
+        """What had to wait for a record that was alone goes on."""
+        self._isolation.waiting = self._isolation.until = None
+        self._set_stops()
+        if not self.is_quiet:
+            self._line_up_all(now)
 
     @staticmethod
     def _next(queue: deque[Strand]) -> Strand | None:
@@ -211,6 +258,8 @@ class Desk:
             size = strand.sizes[0][0] if strand.sizes else self._plan.batch.take(waiting)[0]
         else:
             size = 1 if probe else _TURN[strand.lane.order]
+        if strand.lane.deaths:
+            size = self._isolation.bounded(strand, size)
         if size >= len(waiting):
             records = list(waiting)
             waiting.clear()
@@ -236,15 +285,19 @@ class Desk:
     def due(self) -> float | None:
         """When :meth:`take` may have something that it has not now, ``None`` if never."""
         times = [self._later[0][0]] if self._later else []
-        if self._circuit is not None and self._ready:
+        if self._circuit is not None and (self._ready or self._isolation.waiting):
             again = self._circuit.again_at()
             if again is not None:
                 times.append(again)
+        if self._isolation.until is not None:
+            times.append(self._isolation.until)
         return min(times, default=None)
 
     @property
     def ready(self) -> int:
         """How many strands wait for a runner."""
+        if self._isolation.waiting is not None:
+            return (not self._isolation.handling) + len(self._letters)
         return len(self._ready) + len(self._letters)
 
     def rotate(self, by: int) -> None:
@@ -267,6 +320,9 @@ class Desk:
         """Take a job back, with how its handler failed; tells what became of the record."""
         strand, lane, records, done = job.strand, job.lane, job.records, job.done
         self.running -= 1
+        self._isolation.end(job, failure)
+        if job.alone:
+            self._end_isolation(now)
         lane.busy.discard(job)
         rest = records[done:]
         leaving = lane.leaving or self.draining
@@ -306,6 +362,7 @@ class Desk:
         """
         if job is not None and job in job.lane.busy:
             self.running -= 1
+            self._isolation.handling -= 1
             job.lane.busy.discard(job)
             job.strand.back(job.records)
         self._end(why)
@@ -371,6 +428,9 @@ class Desk:
                 "handler, or give the subscription then=dead_letter(…) or skip()"
             )
             strand.back(rest)
+            if job.refused is not None:
+                # Started again, perhaps with a handler that was mended, it is tried once more.
+                strand.lane.deaths = deaths.another_chance(strand.lane.deaths, record.offset)
             return Outcome(record, verdict, attempts)
         if strand.sizes:
             strand.sizes.popleft()
@@ -416,6 +476,7 @@ class Desk:
     def _over(self, strand: Strand, record: Record) -> None:
         """A record is finished without its handler."""
         strand.lane.done(record.offset)
+        strand.lane.deaths = deaths.without(strand.lane.deaths, record.offset)
         self._free(strand.lane, [record])
 
     def sent(self, job: Job, error: Exception | None, now: float) -> float | None:
@@ -450,14 +511,16 @@ class Desk:
     def quiet(self) -> None:
         """Start nothing new; keep what waits."""
         self.is_quiet = True
-        for lane in self._lanes.values():
-            lane.stop = True
+        self._set_stops()
 
     def resume(self, now: float) -> None:
         """Go on after :meth:`quiet`."""
         self.is_quiet = False
+        self._set_stops()
+        self._line_up_all(now)
+
+    def _line_up_all(self, now: float) -> None:
         for lane in self._lanes.values():
-            lane.stop = lane.leaving or self.draining
             for strand in list(lane.strands.values()):
                 self._enqueue(strand, now)
             if not lane.stop:
@@ -532,6 +595,37 @@ class Desk:
             lane = self._lanes.get(partition)
             if lane is not None:
                 lane.committed = position
+                if lane.tolls and position == lane.position():
+                    self._merged += lane.tolls
+                    lane.tolls = ()
+                    self._opened.append(lane)
+
+    def tolls(self, tolls: Iterable[Toll]) -> None:
+        """Deaths of which the group's commits do not tell yet, for partitions that come later."""
+        for toll in tolls:
+            self._tolls[toll.id] = toll
+
+    def forget_tolls(self, ids: Iterable[str]) -> None:
+        """Another worker has committed these."""
+        for each in ids:
+            self._tolls.pop(each, None)
+
+    def merged(self, now: float) -> list[str]:
+        """The ids of the tolls that were committed since last asked; their records go on."""
+        merged, self._merged = self._merged, []
+        self.forget_tolls(merged)
+        for lane in self._opened:
+            if not lane.gone:
+                self._spread(lane, now)
+        self._opened.clear()
+        return merged
+
+    @property
+    def owes(self) -> bool:
+        """Whether records wait for a commit: one that tells of deaths, or before one of them."""
+        if self._isolation.waiting is not None and not self._isolation.handling:
+            return True
+        return bool(self._tolls) and any(lane.tolls for lane in self._lanes.values())
 
     def unfinished(self) -> dict[Partition, int]:
         """The first offset that was handed over and is not finished, where there is one.
@@ -552,9 +646,16 @@ class Desk:
             except BadMap as error:
                 complaints.append(f"{partition}: the commit's metadata is damaged: {error}")
                 lane = Lane(partition, self._plan.order, None)
-            lane.stop = self.is_quiet or self.draining
+            tolls = [t for t in self._tolls.values() if t.partition == partition]
+            if tolls:
+                lane.deaths = deaths.summed(lane.deaths, *(t.deaths for t in tolls))
+                lane.tolls = tuple(t.id for t in tolls)
+                if lane.committed is not None and lane.position() == lane.committed:
+                    self._merged += lane.tolls  # nothing to add: those records are finished
+                    lane.tolls = ()
             self._lanes[partition] = lane
             self._flow.own(partition)
+        self._set_stops()
         return complaints
 
     def revoking(self, partitions: Collection[Partition]) -> None:
@@ -576,6 +677,8 @@ class Desk:
             if lane.busy or (lane.dirty and not committed):
                 self.abandoned += 1
                 self.abandoned_draining += self.draining
+            if committed:
+                self._merged += lane.tolls
             lane.gone = True
             del self._lanes[lane.partition]
             self._flow.disown(lane.partition)

@@ -10,7 +10,8 @@
         ├── Fenced             another process took this group.instance.id
         └── Unreadable         corrupt batch, or a compression codec that is not installed
     Poison                     raised by a handler: this record will never succeed
-    └── Undecodable            the value is not what the handler's annotation says
+    ├── Undecodable            the value is not what the handler's annotation says
+    └── KilledItsProcess       in place of calling the handler: it would kill again
     HandlerTimeout             a record took longer than its time limit
     CommitRefused              a commit that must be tried again once the group is stable
     NotSent                    a topic did not take a record (dead letter, replay)
@@ -88,6 +89,14 @@ class Poison(PenstockError):
 
 class Undecodable(Poison):
     """A record's value is not what the handler's annotation says."""
+
+
+class KilledItsProcess(Poison):
+    """A record that was handled alone, after several deaths in its company, and killed again."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(f"killed its process {times} times")
+        self.times = times
 
 
 class HandlerTimeout(PenstockError, TimeoutError):

@@ -15,6 +15,7 @@ from operator import attrgetter
 
 from penstock import offset_map
 from penstock.app import Order
+from penstock.errors import KilledItsProcess
 from penstock.failure import Failure
 from penstock.offset_map import Deaths
 from penstock.offsets import Position, Tracker
@@ -108,7 +109,7 @@ class Job:
     gives the job back to :meth:`penstock.desk.Desk.finish`.
     """
 
-    __slots__ = ("done", "lane", "letter", "probe", "records", "strand")
+    __slots__ = ("alone", "done", "lane", "letter", "probe", "records", "refused", "strand")
 
     def __init__(
         self,
@@ -117,6 +118,7 @@ class Job:
         *,
         probe: bool = False,
         letter: Refused | None = None,
+        alone: bool = False,
     ) -> None:
         self.strand = strand
         self.lane = strand.lane
@@ -125,6 +127,19 @@ class Job:
         #: The one that a circuit breaker lets through.
         self.probe = probe
         self.letter = letter
+        #: With nothing beside it in this process, to see whether the record kills.
+        self.alone = alone
+        #: To be raised in place of calling the handler: the record kills.
+        self.refused: KilledItsProcess | None = None
+
+    def check(self) -> None:
+        """Called in place of the handler, and before it, once for the job.
+
+        Raises:
+            KilledItsProcess: the handler must not be called.
+        """
+        if self.refused is not None:
+            raise self.refused
 
 
 class Lane:
@@ -150,10 +165,12 @@ class Lane:
         "order",
         "partition",
         "reached",
+        "said_deaths",
         "seen",
         "stalled_at",
         "stop",
         "strands",
+        "tolls",
         "tracker",
     )
 
@@ -175,6 +192,11 @@ class Lane:
         #: Which records were in the company of deaths, oldest first; committed with the map.
         #: Replaced as a whole by whoever counts, who need not take out what is finished.
         self.deaths: tuple[Deaths, ...] = said.deaths
+        #: Whether the commit that was found tells of some.
+        self.said_deaths = bool(said.deaths)
+        #: Deaths among these that the group's commit does not have yet; nothing is handed out
+        #: before it has, or the next owner would begin to count anew.
+        self.tolls: tuple[str, ...] = ()
         self.strands: dict[object, Strand] = {}
         #: Came, but may not be handed out yet: what finishes of it would not fit the metadata.
         self.backlog: deque[Record] = deque()
@@ -221,6 +243,8 @@ class Lane:
         In the order of their first record.
         """
         backlog = self.backlog
+        if self.tolls:
+            return ()
         if self.tracker is None:
             if not backlog:
                 return ()
@@ -303,8 +327,12 @@ class Lane:
         reached = self.reached
         if reached is not None and (at is None or at < reached) and self.lowest() is None:
             at = reached
-        if at is None and self.deaths and self.committed is not None:
-            at = self.committed.offset  # there may be deaths to tell of before anything finished
+        if at is None and (self.deaths or self.said_deaths):
+            # There may be deaths to tell of, or to take back, before anything finished.
+            if self.committed is not None:
+                at = self.committed.offset
+            elif self.backlog:
+                at = self.backlog[0].offset
         return None if at is None else self._with_text(at)
 
     def _finished(self) -> int | None:
@@ -355,4 +383,4 @@ class Lane:
                 return strand.letter.record.offset
             if strand.waiting:
                 return strand.waiting[0].offset
-        return None
+        return self.backlog[0].offset if self.backlog else None

@@ -131,6 +131,7 @@ def _plan(subscription: Subscription, settings: Settings) -> Plan:
             ),
             timeout=subscription.timeout,
             breaker=subscription.breaker,
+            deaths=subscription.deaths,
         ),
         batch=subscription.batch,
         name=subscription.name,

@@ -106,6 +106,12 @@ def stop() -> Last:
     return Last(Then.STOP)
 
 
+#: Deaths of its process, with a record in flight each time, after which it is handled alone;
+#: and how many may be set.
+DEATHS: Final = 3
+MOST_DEATHS: Final = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A subscription's failure policy."""
@@ -116,6 +122,8 @@ class Policy:
     #: Seconds a handler may take for a record (or a batch).
     timeout: float | None = None
     breaker: Breaker | None = None
+    #: Deaths of its process after which a record is handled alone.
+    deaths: int = DEATHS
 
 
 @dataclass(frozen=True, slots=True)

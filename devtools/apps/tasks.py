@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +80,8 @@ class Ledger:
             raise RuntimeError(f"try {self._tries[at]} was to fail")
         if self._trouble is not None and self._trouble.exists():
             raise RuntimeError("trouble")
+        if "dies" in asked:
+            _die(asked["dies"].decode())
         if "poison" in asked:
             raise Poison(asked["poison"].decode())
 
@@ -95,6 +98,13 @@ class Ledger:
             for record in records:
                 for seconds in self.steps(record):
                     await asyncio.sleep(seconds)
+
+
+def _die(how: str) -> None:
+    if how == "exit":
+        os._exit(0)
+    os.kill(os.getpid(), signal.Signals[how])
+    time.sleep(60)  # nobody returns from that
 
 
 def _plain(ledger: Ledger, kind: str) -> Callable[..., Any]:

@@ -60,6 +60,11 @@ class FakeBoard:
         assert not self.closed
         return self.held
 
+    @property
+    def is_alone(self) -> bool:
+        assert not self.closed
+        return False
+
     def close(self) -> None:
         assert not self.closed
         self.closed = True

@@ -37,6 +37,8 @@ class InFlight(_Answer):
     stack: str | None = Field(
         default=None, description="where the handler's thread is, if captured"
     )
+    count: int = Field(default=1, description="records of a batch; offset is the first one's")
+    last: int | None = Field(default=None, description="the last one's offset, of a batch")
 
 
 class Worker(_Answer):
@@ -70,6 +72,11 @@ class ExitRecord(_Answer):
     requested_by: str = ""
     drain_seconds: float | None = None
     in_flight_at_deadline: list[InFlight] = []
+    held_at_death: list[InFlight] = Field(default=[], description="by a worker that died")
+    memory_peak_bytes: int | None = Field(
+        default=None, description="the most that the process which died ever held"
+    )
+    memory_limit_bytes: int | None = Field(default=None, description="the cgroup's limit")
     uptime_seconds: float
     at: AwareDatetime
     run: str = Field(default="", description="which run ended: what `run` of its status was")

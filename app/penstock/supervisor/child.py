@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
 
 from penstock.board import Board
 from penstock.channel import Channel, Message
 from penstock.exits import Exit
-from penstock.record import printable
 from penstock.seat import Seat
 from penstock.supervisor import messages
+from penstock.supervisor.boards import in_flight
 from penstock.supervisor.exit_record import InFlight
 from penstock.supervisor.health import WorkerHealth
 from penstock.supervisor.messages import Facts, Hello, LastWords, Reading
@@ -51,7 +53,7 @@ class Child:
         self._process = process
         self.index = process.index
         self.spawned_at = process.spawned_at
-        self.board = process.board
+        self.board = self._first_board = process.board
         self.stacks = process.stacks
         self.channel = process.channel
         self.pid = process.pid
@@ -74,6 +76,8 @@ class Child:
         self.facts = Facts()
         self.tally = Tally()
         self.ever_joined = False
+        #: Tolls that it has committed, until the supervisor takes them out.
+        self.merged: list[str] = []
         #: The first thing it said that could not be read.
         self.garbled: str | None = None
         #: Whether that was logged.
@@ -81,10 +85,14 @@ class Child:
 
     # -- telling it --------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Let it consume."""
+    def start(self, told: Mapping[str, Any]) -> None:
+        """Let it consume; ``told``: where its board goes, and what to know of earlier deaths."""
         self.consumed = True
-        self.channel.send("start")
+        self.channel.send("start", **told)
+
+    def take_board(self, board: Board) -> None:
+        """Its board moves to a file; it will be told where."""
+        self._first_board, self.board = self.board, board
 
     def drain(self, *, restart: bool, seat: Seat, seconds: float) -> None:
         """Let it finish and go, within ``seconds``."""
@@ -121,6 +129,10 @@ class Child:
                     self._drained(message)
                 case "fatal":
                     self.fatal = self.fatal or messages.read_fatal(message)
+                case "board":  # it could not move
+                    self.board, self._first_board = self._first_board, self.board
+                case "merged":
+                    self.merged += messages.read_ids(message)
                 case "dumped":
                     pass
                 case _:
@@ -175,7 +187,8 @@ class Child:
     def release(self) -> None:
         """Give its memory and descriptors back, once nobody reads them any more."""
         self.channel.close()
-        self.board.close()
+        for board in {self.board, self._first_board}:
+            board.close()
         os.close(self.stacks)
 
     # -- looking at it -----------------------------------------------------------------
@@ -214,12 +227,7 @@ class Child:
 
     def in_flight(self, now: float, *, stack: str | None = None) -> list[InFlight]:
         """What its handlers hold, oldest first."""
-        return [
-            InFlight(
-                w.topic, w.partition, w.offset, printable(w.key), max(0.0, now - w.since), stack
-            )
-            for w in self.board.working()
-        ]
+        return [replace(item, stack=stack) for item in in_flight(self.board.working(), now)]
 
     def stacks_size(self) -> int:
         """How much its fault handler has written so far."""

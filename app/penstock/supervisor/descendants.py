@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -56,11 +56,20 @@ def adopt(first: int) -> int:
     return process.started if process is not None else 0
 
 
-def reap(workers: Iterable[Leader]) -> Iterator[tuple[int, int]]:
-    """Collect children that ended: pid, and code as ``os.waitstatus_to_exitcode`` gives it.
+class Reaped(NamedTuple):
+    """A child that ended.
 
-    As PID 1, orphans of others, too.
+    ``code`` is as ``os.waitstatus_to_exitcode`` gives it, ``peak`` the most memory that it ever
+    held, in bytes.
     """
+
+    pid: int
+    code: int
+    peak: int
+
+
+def reap(workers: Iterable[Leader]) -> Iterator[Reaped]:
+    """Collect children that ended; as PID 1, orphans of others, too."""
     leaders = {worker.pid: worker for worker in workers}
     while True:
         try:
@@ -71,8 +80,9 @@ def reap(workers: Iterable[Leader]) -> Iterator[tuple[int, int]]:
             return
         if ended.si_pid in leaders:
             _end_what_it_left(leaders[ended.si_pid])
-        pid, status = os.waitpid(ended.si_pid, 0)
-        yield pid, os.waitstatus_to_exitcode(status)
+        pid, status, usage = os.wait4(ended.si_pid, 0)
+        # Linux counts in kilobytes.
+        yield Reaped(pid, os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
 
 
 def _end_what_it_left(worker: Leader) -> None:

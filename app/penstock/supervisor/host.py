@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 class Host:
     """The real one."""
 
+    #: The most memory that the process reaped last ever held, in bytes, where that is known.
+    peak: int | None = None
+
     def __init__(self) -> None:
         self._cgroup = cgroup.find()
 
@@ -57,7 +60,11 @@ class Host:
         What one of ``workers`` left behind ends with it. As PID 1 it may be an orphan of
         somebody else.
         """
-        return next(descendants.reap(workers), None)
+        found = next(descendants.reap(workers), None)
+        if found is None:
+            return None
+        self.peak = found.peak
+        return found.pid, found.code
 
     def memory(self) -> cgroup.Reading | None:
         """What the memory cgroup says now; None where there is none."""

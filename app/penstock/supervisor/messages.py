@@ -193,3 +193,15 @@ def _each(value: Any, reader: Callable[[Any], T]) -> dict[str, T]:
     if not isinstance(value, dict):
         raise TypeError(f"not an object: {repr(value)[:80]}")
     return {str(key): reader(item) for key, item in value.items()}
+
+
+def read_ids(message: Mapping[str, Any]) -> list[str]:
+    """The ids of a ``merged``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    ids = message.get("ids")
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+        raise ValueError("no list of ids")
+    return ids

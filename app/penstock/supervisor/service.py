@@ -13,6 +13,7 @@ import selectors
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,12 +31,13 @@ from penstock.supervisor import dumps, signals
 from penstock.supervisor.child import Child, Process
 from penstock.supervisor.drain import Drain
 from penstock.supervisor.exit_history import ExitHistory
-from penstock.supervisor.exit_record import ExitRecord
+from penstock.supervisor.exit_record import ExitRecord, InFlight, Memory
 from penstock.supervisor.health import WorkerHealth
 from penstock.supervisor.host import Host
 from penstock.supervisor.journal import Journal
 from penstock.supervisor.last_record import write_down
 from penstock.supervisor.messages import Reading
+from penstock.supervisor.post_mortem import PostMortem
 from penstock.supervisor.quit import ask_sidecars
 from penstock.supervisor.recycling import Recycling
 from penstock.supervisor.replacement import Renewal, Replacement, Replacing
@@ -93,6 +95,9 @@ class Supervisor:
         self._http: HttpServer | None = None
         self.view = View(self)
         self._sent_quiet = False
+        self._post_mortem = PostMortem(self.host)
+        self._held: list[InFlight] = []
+        self._memory: Memory | None = None
         self._last_done: float | None = None
         self._gap_from: float | None = None
         self._selector.register(self.pipe, selectors.EVENT_READ)
@@ -147,6 +152,8 @@ class Supervisor:
                 self._greeted(child)
             elif kind == "fatal":
                 self._gave_up(child)
+            elif kind == "merged":
+                self._merged(child)
             elif kind == "dumped":
                 self.dumps.answered(child)
         if not child.complained and (child.garbled or child.channel.garbled):
@@ -159,6 +166,14 @@ class Supervisor:
             )
         if child.channel.ended:
             self._unlisten(child)
+
+    def _merged(self, child: Child) -> None:
+        """The group's commits tell of some deaths now; the other workers must not add them."""
+        ids, child.merged = child.merged, []
+        self._post_mortem.merged(ids)
+        for other in self.slots.everyone():
+            if other is not child and other.consumed:
+                other.channel.send("merged", ids=ids)
 
     def _unlisten(self, child: Child) -> None:
         if child.channel.fileno() in self._selector.get_map():
@@ -203,6 +218,7 @@ class Supervisor:
         self._http = self.host.listen(self.view, settings)
         state_dir = settings.resolved_state_dir(self._target, Path.cwd())
         self._journal = self.host.journal(state_dir, guarded=settings.keeps_state_in_public)
+        self._post_mortem = PostMortem(self.host, self._journal)
         self._gap_from = self._journal.history.restarted_from
         self._journal.write_start(at=self.host.wall(), version=penstock.__version__)
         with self.lock:
@@ -247,7 +263,11 @@ class Supervisor:
         workers = self.slots.workers()
         for child in workers:
             if child.hello is not None and not child.consumed:
-                child.start()
+                told, board = self._post_mortem.prepare(child)
+                if board is not None:
+                    with self.lock:
+                        child.take_board(board)
+                child.start(told)
                 if self.lifecycle.want_quiet:
                     child.channel.send("quiet")
         if (
@@ -314,6 +334,11 @@ class Supervisor:
         self._hear(child)
         self._unlisten(child)
         end = judge(child, exits.from_wait_status(status))
+        found = self._post_mortem.examine(child, peak=self.host.peak)
+        if not end.planned:
+            end = replace(end, reason=f"{end.reason}{found}")
+            self._held.extend(found.held)
+            self._memory = self._memory or found.memory
         blamed = blame(child, end, spare=self._is_spare(child))
         done = child.board.done_at()
         with self.lock:
@@ -389,6 +414,8 @@ class Supervisor:
             in_flight_at_deadline=tuple(self.drain.stuck),
             uptime_seconds=self.host.monotonic() - self.began,
             last_done_at=self._last_done,
+            held_at_death=tuple(self._held),
+            memory=self._memory,
         )
         write_down(record, journal=self._journal, settings=settings, host=self.host, log=self.log)
         log = self.log.info if record.planned else self.log.error

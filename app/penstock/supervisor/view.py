@@ -218,6 +218,8 @@ def _in_flight_model(item: InFlight) -> models.InFlight:
         key=item.key,
         age_seconds=round(item.age_seconds, 3),
         stack=item.stack,
+        count=item.count,
+        last=item.last,
     )
 
 
@@ -245,6 +247,9 @@ def _exit_model(record: ExitRecord, run: str) -> models.ExitRecord:
         requested_by=record.requested_by,
         drain_seconds=record.drain_seconds,
         in_flight_at_deadline=[_in_flight_model(i) for i in record.in_flight_at_deadline],
+        held_at_death=[_in_flight_model(i) for i in record.held_at_death],
+        memory_peak_bytes=record.memory.peak,
+        memory_limit_bytes=record.memory.limit,
         uptime_seconds=record.uptime_seconds or 0.0,
         at=datetime.fromtimestamp(record.at, UTC),
         run=run,

@@ -165,6 +165,7 @@ class Member:
         lane, batch = job.lane, self._plan.kind.batch
         failure: Failure | None = None
         try:
+            job.check()
             for records in [job.records] if batch else [[r] for r in job.records]:
                 if lane.stop:
                     break

@@ -168,6 +168,7 @@ class Coroutines:
         age = self._jobs.began(records[0])
         start = clock()
         try:
+            job.check()
             for record in records:
                 offset = record.offset
                 slot.hold(start, offset, number, record.key)
@@ -199,6 +200,7 @@ class Coroutines:
         start = time.monotonic()
         slot.hold_batch(start, records)
         try:
+            job.check()
             if not lane.stop:
                 if self._timeout is None:
                     await self._call(list(records))

@@ -19,12 +19,13 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import structlog
 
 from penstock.board import Board
 from penstock.breaker import BreakerState
+from penstock.deaths import Toll
 from penstock.decoding import caller
 from penstock.desk import Desk, Outcome
 from penstock.error_text import forget_traceback, said, traceback_of
@@ -71,7 +72,11 @@ class Dispatcher:
         #: When a drain under way must have its handlers finished.
         self._leave_by: float | None = None
         self._took_any = False
+        #: The record that is handled with nothing beside it.
+        self._alone: Record | None = None
         self._breaker = BreakerState.CLOSED
+        #: Called, without the lock, with the ids of tolls that the group's commits have now.
+        self.on_merged: Callable[[list[str]], None] = lambda _: None
         #: Called, without the lock, whenever a stopped lane has come to rest.
         self.on_settled: Callable[[], None] = lambda: None
         self._hands = self._make_hands(caller(plan.handler, plan.kind))
@@ -108,7 +113,7 @@ class Dispatcher:
         with self._work:
             while not self._ended:
                 now = time.monotonic()
-                job = self._desk.take(now)
+                job = self._take(now)
                 if job is not None:
                     self._wake()
                     return job
@@ -145,7 +150,15 @@ class Dispatcher:
     def take(self) -> Job | None:
         """The next job if there is one now."""
         with self._work:
-            return None if self._ended else self._desk.take(time.monotonic())
+            return None if self._ended else self._take(time.monotonic())
+
+    def _take(self, now: float) -> Job | None:
+        """The desk's next job, with its mark on the board. The lock is held."""
+        job = self._desk.take(now)
+        if job is not None and job.alone:
+            self._board.alone(True)  # before its record is noted
+            self._alone = job.records[0]
+        return job
 
     def due(self) -> float | None:
         """When :meth:`take` may have something that it has not now (monotonic)."""
@@ -154,6 +167,13 @@ class Dispatcher:
 
     def began(self, record: Record) -> float | None:
         """A runner begins with ``record``; returns its age in seconds, where that is known."""
+        if record is self._alone:
+            log.warning(
+                "handling a record alone",
+                why="its process died, several times, while it was in flight",
+                record=str(record),
+                deaths=self._plan.policy.deaths,
+            )
         wall = time.time()
         if not self._took_any:
             self._took_any = True
@@ -200,7 +220,10 @@ class Dispatcher:
         with self._work:
             outcome = desk.finish(job, failure, now)
             stopped = lane.stop
-            following = None if self._ended else desk.take(now)
+            if job.alone:
+                self._board.alone(False)
+                self._alone = None
+            following = None if self._ended else self._take(now)
             dropped = desk.dropped
             if dropped:
                 desk.dropped = {}
@@ -208,6 +231,8 @@ class Dispatcher:
             self._wake()
             if self._looking:
                 self._change.notify_all()
+        if job.alone:
+            log.info("it was not this record: its process lives", record=str(job.records[0]))
         if durations:
             self._board.last_done(time.time())
             self._tally.handled(topic, "lost" if lane.gone else "done", durations, age)
@@ -458,6 +483,35 @@ class Dispatcher:
         """The broker confirmed these positions."""
         with self._work:
             self._desk.committed(positions)
+        self._look_for_merged()
+
+    # -- deaths ------------------------------------------------------------------------
+
+    def tolls(self, tolls: Iterable[Toll]) -> None:
+        """Deaths of which the group's commits do not tell yet. Before any partition comes."""
+        with self._work:
+            self._desk.tolls(tolls)
+
+    def forget_tolls(self, ids: Iterable[str]) -> None:
+        """Another worker has committed these."""
+        with self._work:
+            self._desk.forget_tolls(ids)
+
+    @property
+    def owes(self) -> bool:
+        """Whether records wait for the commit that tells of deaths."""
+        with self._work:
+            return self._desk.owes
+
+    def _look_for_merged(self) -> None:
+        with self._work:
+            merged = self._desk.merged(time.monotonic())
+            ready = self._desk.ready
+            self._wake()
+        if ready:
+            self._hands.nudge()
+        if merged:
+            self.on_merged(merged)
 
     def unfinished(self) -> dict[Partition, int]:
         """The first offset that was handed over and is not finished, where there is one."""
@@ -474,6 +528,7 @@ class Dispatcher:
             pause = self._desk.is_quiet or self._desk.draining
         for complaint in complaints:
             log.warning("records that were finished will be handled again", reason=complaint)
+        self._look_for_merged()
         return pause
 
     def revoking(self, partitions: Collection[Partition]) -> None:
@@ -508,6 +563,7 @@ class Dispatcher:
         with self._work:
             cut_off = self._desk.forget(partitions, committed=committed)
             self._change.notify_all()
+        self._look_for_merged()
         for partition in cut_off:
             log.warning(
                 "a partition was given up with a record in flight; it will be delivered again",

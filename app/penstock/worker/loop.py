@@ -35,6 +35,8 @@ log = structlog.get_logger("penstock.worker")
 _POLL = 0.1
 _LIMITED_POLL = 0.01
 _FACTS_INTERVAL = 0.5
+#: Between tries to commit what records wait for (deaths in their company).
+_OWED = 0.1
 _DRAIN_TICK = 0.02
 #: Seconds until a commit that was refused is tried again, at the earliest.
 _COMMIT_AGAIN = 0.25
@@ -118,6 +120,7 @@ class PollLoop:
         self._membership = Membership.UNJOINED
         self._commit: tuple[Commit, dict[Partition, Position]] | None = None
         self._commit_due = 0.0
+        self._owed_due = 0.0
         self._facts_due = 0.0
         self._missing: frozenset[str] = frozenset()
         settings = plan.settings
@@ -182,7 +185,8 @@ class PollLoop:
     def _tend(self, now: float) -> None:
         """What is done now and then: commit, tell the supervisor."""
         self._look_at_commit()
-        if now >= self._commit_due:
+        if now >= self._commit_due or (now >= self._owed_due and self._dispatcher.owes):
+            self._owed_due = now + _OWED
             self._commit_due = now + self._plan.settings.commit_interval
             self._dispatcher.reached(self._engine.positions())
             self._commit_soon(self._dispatcher.committable())

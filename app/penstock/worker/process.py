@@ -15,14 +15,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from penstock import stacks
+from penstock import board_file, stacks
 from penstock.board import Board
 from penstock.budget import Budget
 from penstock.channel import Channel, Message
+from penstock.deaths import Toll
 from penstock.error_text import said, traceback_of
 from penstock.errors import PenstockError, SidecarMissing
 from penstock.exits import Exit
@@ -83,6 +85,7 @@ class Worker:
         self._dispatcher = Dispatcher(plan, board, self._tally, self._post)
         self._connector = Connector(connect, self._dispatcher)
         self._loop: PollLoop | None = None
+        self._dispatcher.on_merged = self._tell_merged
         self._order: Order | None = None
         self._wake = threading.Event()
         self._started = threading.Event()
@@ -212,6 +215,9 @@ class Worker:
             for topic, what in sorted(told.items())
         ]
 
+    def _tell_merged(self, ids: list[str]) -> None:
+        self._channel.send("merged", ids=ids)
+
     # -- leaving -----------------------------------------------------------------------
 
     def _leaving(self) -> bool:
@@ -291,7 +297,9 @@ class Worker:
     def _obey(self, message: Message) -> None:
         match message.get("t"):
             case "start":
-                self._started.set()
+                self._start(message)
+            case "merged":
+                self._dispatcher.forget_tolls([str(each) for each in message["ids"]])
             case "drain":
                 self._take_order(
                     Order(
@@ -309,7 +317,19 @@ class Worker:
             case other:
                 log.error("unknown command", command=other)
 
+    def _start(self, message: Message) -> None:
+        """Consume; before that, the board moves to where it outlives this process."""
+        if (path := message.get("board")) is not None:
+            try:
+                board_file.move(self._board, Path(path))
+            except (OSError, ValueError) as error:
+                log.warning("the board stays in memory", error=str(error))
+                self._channel.send("board", kept=False)
+        self._dispatcher.tolls([Toll.from_json(each) for each in message.get("tolls", ())])
+        self._started.set()
+
     def _take_order(self, order: Order) -> None:
+        self._board.draining()
         if self._order is None:
             self._begin(order)
         elif not self._order.restart or order.restart:
@@ -330,6 +350,7 @@ class Worker:
         """The supervisor is gone: nobody would count, probe or stop this process any more."""
         if self._finished.is_set() or (self._order is not None and self._order.orphaned):
             return
+        self._board.draining()
         log.warning("lost the supervisor: draining and leaving")
         seconds = self._plan.settings.drain_timeout
         seat = Seat.KEEP if self._plan.settings.instance_id else Seat.LEAVE

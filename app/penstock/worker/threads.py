@@ -87,6 +87,7 @@ class Threads:
         age = self._jobs.began(records[0])
         start = clock()
         try:
+            job.check()
             for record in records:
                 offset = record.offset
                 # Noted before looking at ``stop``: who sees the lane stopped and the board
@@ -118,6 +119,7 @@ class Threads:
         start = time.monotonic()
         slot.hold_batch(start, records)
         try:
+            job.check()
             if not lane.stop:
                 check_result(call(list(records)))
                 durations = [(time.monotonic() - start) / count] * count
