@@ -119,6 +119,7 @@ def check(target: str) -> int:
     from penstock import configuration  # noqa: PLC0415 (imports pydantic and the application)
 
     _say(render.table(("NAME", "VALUE", "SOURCE"), configuration.rows(target)))
+    _say(f"\nmemory at most: {configuration.memory(target)}")
     for note in configuration.notes(target):
         _say(f"penstock: note: {note}", err=True)
     return 0

@@ -7,10 +7,12 @@ import json
 import re
 from typing import Final
 
+from penstock import cgroup
 from penstock import settings as settings_module
 from penstock.budget import Budget
 from penstock.http.token import configured_token
 from penstock.loading import load_app
+from penstock.memory import bound_of, shortfall
 from penstock.plan import plans
 from penstock.policy import Then
 
@@ -46,14 +48,32 @@ def rows(target: str) -> list[tuple[str, str, str]]:
     return found
 
 
+def memory(target: str) -> str:
+    """What the service may take, in MB, as the sum that it is.
+
+    Raises:
+        ConfigError: as :func:`rows`.
+    """
+    every_plan = plans(load_app(target))
+    return str(bound_of(every_plan[0].settings, subscriptions=len(every_plan)))
+
+
 def notes(target: str) -> list[str]:
     """What will work, but perhaps not as meant; a sentence each.
 
     Raises:
         ConfigError: as :func:`rows`.
     """
-    found = []
     every_plan = plans(load_app(target))
+    settings = every_plan[0].settings
+    here = cgroup.find()
+    reading = here.read() if here is not None else None
+    short = shortfall(
+        bound_of(settings, subscriptions=len(every_plan)),
+        reading.limit if reading is not None else None,
+        settings.memory_high,
+    )
+    found = [short] if short is not None else []
     for one, other in itertools.combinations(every_plan, 2):
         if one.group == other.group and one.pattern is not None and other.pattern is not None:
             found.append(

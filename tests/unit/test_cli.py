@@ -215,7 +215,12 @@ def test_check_prints_what_takes_effect(
     monkeypatch.setenv("PENSTOCK_CONTROL_TOKEN", "swordfish-9")
     assert cli.main(["check", shop]) == 0
     out = capsys.readouterr().out
-    head, *lines = out.splitlines()
+    table, _, memory = out.partition("\n\n")
+    assert memory == (
+        "memory at most: supervisor 64 + 1 x (base 64 + buffer 64 + fetch 32 + handlers 64) "
+        "= 288 MB\n"
+    )
+    head, *lines = table.splitlines()
     assert head.split() == ["NAME", "VALUE", "SOURCE"]
     rows = {line.split()[0]: (line.split()[1], line.split()[-1]) for line in lines}
     assert rows["PENSTOCK_BOOTSTRAP_SERVERS"] == ("kafka:9092", "environment")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock import configuration
+from penstock import cgroup, configuration
+from penstock.cgroup import Cgroup, Reading
 from penstock.errors import ConfigError
 
 HEAD = """
@@ -62,3 +63,23 @@ def test_what_is_perhaps_not_meant(shop: Path, options: str, said: list[str]) ->
 def test_a_time_limit_beyond_liveness_is_refused(shop: Path) -> None:
     with pytest.raises(ConfigError, match=r"bill_0 has timeout=300.*PENSTOCK_HANDLER_TIMEOUT"):
         configuration.rows(subscribed(shop, "timeout=300"))
+
+
+@pytest.mark.parametrize(("limit", "enough"), [(512, True), (400, False), (None, True)])
+def test_a_limit_that_is_too_low_for_what_may_be_buffered(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, enough: bool
+) -> None:
+    """Two subscriptions: two workers of 224 MB."""
+    reading = Reading(None if limit is None else limit * 1_000_000, 50_000_000)
+    monkeypatch.setattr(cgroup, "find", lambda: Cgroup(2, Path("/sys/fs/cgroup")))
+    monkeypatch.setattr(Cgroup, "read", lambda _: reading)
+    monkeypatch.setenv("PENSTOCK_BUFFER_BYTES", "40000000")
+    monkeypatch.setenv("PENSTOCK_FETCH_BYTES", "4000000")
+    target = subscribed(shop, "", "")
+    told = "supervisor 64 + 2 x (base 64 + buffer 40 + fetch 16 + handlers 64) = 433 MB"
+    assert configuration.memory(target) == told
+    sentence = (
+        f"memory: {told} / 0.9 (PENSTOCK_MEMORY_HIGH) = 481 MB, and the limit is 400 MB: raise "
+        "it, or lower PENSTOCK_WORKERS, PENSTOCK_BUFFER_BYTES or PENSTOCK_FETCH_BYTES"
+    )
+    assert configuration.notes(target) == ([] if enough else [sentence])
