@@ -1,6 +1,7 @@
 """Writes the parts of the Helm chart that are facts of the code.
 
-``python -m devtools.chart`` writes the exit table (``files/exits.json``), the schema of
+``python -m devtools.chart`` writes the exit table (``files/exits.json``), the figures of the memory
+formula (``files/memory.json``), the schema of
 ``settings`` in ``values.schema.json``, and, where helm-docs is, the README; ``--check`` only
 tells (exit 1) what has drifted.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from devtools import tools
-from penstock import exits
+from penstock import exits, memory
 from penstock.settings import Settings
 
 CHART: Final = Path(__file__).resolve().parent.parent / "helm" / "penstock"
@@ -28,6 +29,19 @@ def exit_table() -> str:
         {"code": k.code, "name": k.name, "planned": k.planned, "when": k.when} for k in exits.TABLE
     ]
     return json.dumps(rows, indent=2) + "\n"
+
+
+def memory_figures() -> str:
+    """``files/memory.json``: what the formula needs, in bytes, and the settings' defaults."""
+    names = ("workers", "buffer_bytes", "max_poll_records", "fetch_bytes", "memory_high")
+    figures = {
+        "supervisor": memory.SUPERVISOR,
+        "worker": memory.WORKER,
+        "record": memory.RECORD,
+        "copies": memory.COPIES,
+        "settings": {name: Settings.model_fields[name].default for name in names},
+    }
+    return json.dumps(figures, indent=2) + "\n"
 
 
 def settings_schema() -> dict[str, Any]:
@@ -75,6 +89,7 @@ def generated() -> dict[Path, str]:
     """Every generated file with what it should hold; the README only where helm-docs is."""
     files = {
         CHART / "files" / "exits.json": exit_table(),
+        CHART / "files" / "memory.json": memory_figures(),
         CHART / "values.schema.json": schema(),
     }
     helm_docs = tools.find("helm-docs")

@@ -21,7 +21,7 @@ import penstock
 from devtools import chart, tools
 from devtools.broker import Broker
 from devtools.service import Service
-from penstock import exits, log_records, settings
+from penstock import exits, log_records, memory, settings
 from penstock.http.token import configured_token
 from penstock.plan import plans
 from penstock.settings import Settings
@@ -214,6 +214,35 @@ def test_defaults_are_the_services_own() -> None:
     assert values["http"]["port"] == fields["http_port"].default
     termination_log = container(rendered(MINIMAL))["terminationMessagePath"]
     assert termination_log == str(fields["termination_log"].default)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"workers": 3, "fetch_bytes": 4_000_000},
+        {"buffer_bytes": 1_500_000_000, "max_poll_records": 5_000, "memory_high": 0.8},
+        {"workers": 2, "memory_high": 0},
+    ],
+)
+def test_memory_is_computed_as_the_service_does(tmp_path: Path, given: dict[str, Any]) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"settings": given, "memory": {"subscriptions": 2}}))
+    settings = Settings.model_validate({"bootstrap_servers": "kafka:9092", **given})
+    bound = memory.bound_of(settings, subscriptions=2)
+    least = bound.limit(settings.memory_high)
+    found = container(parsed(template(NEWEST, "-f", MINIMAL, "-f", file).stdout))["resources"]
+    request, limit = (int(found[k]["memory"].removesuffix("Mi")) for k in ("requests", "limits"))
+    assert (request - 1) << 20 < bound.total <= request << 20
+    assert (limit - 1) << 20 < least <= limit << 20
+    refused = template(
+        NEWEST, "-f", MINIMAL, "-f", file, "--set", f"resources.limits.memory={least - 1}"
+    )
+    assert str(bound).replace(",", "") in refused.stderr
+    enough = template(
+        NEWEST, "-f", MINIMAL, "-f", file, "--set", f"resources.limits.memory={least}"
+    )
+    assert enough.returncode == 0, enough.stderr
 
 
 def test_planned_codes_are_the_contracts() -> None:
@@ -622,6 +651,18 @@ BAD = {
     "a key's password without a key": (
         ["kafka.tls.keyPasswordKey=pw"],
         "kafka.tls.keyPasswordKey is a key of kafka.tls.clientSecret, which is not set",
+    ),
+    "a limit below what may be buffered": (
+        ["settings.workers=2", "resources.limits.memory=512Mi"],
+        (
+            "resources.limits.memory is 512Mi = 537 MB, and the service may take supervisor 64 + "
+            "2 x (base 64 + buffer 64 + fetch 32 + handlers 64) = 513 MB / 0.9 "
+            "(settings.memory_high) = 570 MB: leave it out or set 544Mi"
+        ),
+    ),
+    "a limit that is no number": (
+        ["resources.limits.memory=lots"],
+        "resources.limits.memory: lots is not a number of bytes such as 512Mi",
     ),
     "an alert that is none": (
         ["prometheusRule.disabled={PenstockTypo}"],

@@ -44,9 +44,9 @@ readinessProbe:
 lifecycle:
   {{- . | nindent 2 }}
 {{- end }}
-{{- with .Values.resources }}
+{{- with include "penstock.resources" . }}
 resources:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- with .Values.securityContext }}
 securityContext:

@@ -4,7 +4,7 @@ the value and the remedy; all are told at once. templates/validation.yaml asks f
 */}}
 {{- define "penstock.validate" -}}
 {{- $problems := list -}}
-{{- range list "kafka" "security" "app" "settings" "env" "workload" "restarts" "timing" "sidecars" "keda" "monitoring" -}}
+{{- range list "kafka" "security" "app" "settings" "env" "workload" "restarts" "memory" "timing" "sidecars" "keda" "monitoring" -}}
 {{- range include (printf "penstock.problems.%s" .) $ | splitList "\n" -}}
 {{- with trim . }}{{ $problems = append $problems . }}{{ end -}}
 {{- end -}}
@@ -177,6 +177,20 @@ stopSignal is not for a {{ $kind }}: where the cluster's gate is off it is dropp
 {{- end }}
 {{- else if and $isBatch (not .Values.preStop.enabled) (not .Values.lifecycle.preStop) }}
 preStop.enabled=false is not for a {{ $kind }}: an evicted pod would get a plain TERM and exit 0 as if its work were done; set preStop.enabled=true
+{{- end }}
+{{- end }}
+
+{{- define "penstock.problems.memory" -}}
+{{- if not .Values.memory.trustResources }}
+{{- with (.Values.resources.limits | default dict).memory }}
+{{- $memory := include "penstock.memory" $ | fromJson }}
+{{- $given := include "penstock.bytes" . }}
+{{- if not $given }}
+resources.limits.memory: {{ . }} is not a number of bytes such as 512Mi, or set memory.trustResources=true
+{{- else if lt (int64 $given) (int64 $memory.least) }}
+resources.limits.memory is {{ . }} = {{ include "penstock.mb" (int64 $given) }} MB, and the service may take {{ $memory.sum }}: leave it out or set {{ int64 $memory.limit }}Mi, lower settings.workers, settings.buffer_bytes or settings.fetch_bytes, say in memory.handlers what handlers hold, or set memory.trustResources=true
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 
