@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import sys
 import traceback
 from pathlib import Path
+from typing import Final
 
 from penstock.app import App
+from penstock.error_text import text_of
 from penstock.errors import ConfigError
+
+_OURS: Final = str(Path(__file__).parent) + os.sep
+#: How Python begins when an argument is misspelt, missing or one too many.
+_CALLS: Final = re.compile(
+    r"(App\.subscribe|(App|Retry|Breaker|Batch)\.__init__|dead_letter|skip|stop)\(\) "
+)
 
 
 def load_app(target: str) -> App:
@@ -37,8 +47,12 @@ def load_app(target: str) -> App:
                 "directory and PYTHONPATH"
             ) from error
         raise ConfigError(f"importing {name} failed:\n{traceback.format_exc()}") from error
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_place(error)}") from error
+    except TypeError as error:
+        if _calls_us(error):
+            raise ConfigError(f"{text_of(error)}{_place(error)}") from error
+        raise ConfigError(f"importing {name} failed:\n{traceback.format_exc()}") from error
     except BaseException as error:  # SystemExit at import is a broken app as well
         raise ConfigError(f"importing {name} failed:\n{traceback.format_exc()}") from error
     app = getattr(module, attribute, None)
@@ -47,3 +61,16 @@ def load_app(target: str) -> App:
     if not isinstance(app, App):
         raise ConfigError(f"{target} is a {type(app).__name__}, not a penstock.App")
     return app
+
+
+def _calls_us(error: TypeError) -> bool:
+    """Whether it is the application's call of Penstock that does not fit."""
+    return _CALLS.match(text_of(error)) is not None
+
+
+def _place(error: BaseException) -> str:
+    """Where the application's code was, for a sentence."""
+    others = (_OURS, "<", str(Path(importlib.__file__).parent) + os.sep)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(others)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from penstock import kafka_options
 from penstock.arguments import MOST_CONCURRENT, topic_problem
+from penstock.error_text import text_of
 from penstock.errors import ConfigError
 from penstock.paths import default_runtime_dir, default_state_dir
 
@@ -416,8 +417,9 @@ def load(code: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Settin
     except ValidationError as error:
         problems.extend(_sentences(error))
     except Exception as error:  # pydantic-settings wraps a JSON error of an env value
-        named = [f for f in Settings.model_fields if f'"{f}"' in str(error)]
-        problems.append(f"{', '.join(map(env_name, named))}: {error.__cause__ or error}")
+        named = [f for f in Settings.model_fields if f'"{f}"' in text_of(error)]
+        where = ", ".join(map(env_name, named)) or "the settings cannot be read"
+        problems.append(f"{where}: {text_of(error.__cause__ or error)}")
     if problems or settings is None:
         raise ConfigError("\n".join(problems))
     return settings

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools.service import Service
+from devtools.service import TOKEN, Service
+from penstock.paths import default_state_dir
 
 Make = Callable[..., Service]
 
@@ -102,6 +103,40 @@ def test_port_in_use(make_service: Make, tmp_path: Path) -> None:
             f"{tmp_path / 'shop.py'}:app", bootstrap_servers="127.0.0.1:1", http_port=port
         )
         refused(service, [f"PENSTOCK_HTTP_PORT={port}", "choose another port"])
+
+
+OPINIONATED = f"""
+import os
+from pydantic import SecretStr
+from penstock import App, Record
+os.environ["PENSTOCK_DRAIN_TIMEOUT"] = "7"
+app = App(control_token=SecretStr("{TOKEN}"))
+@app.subscribe("t", group="g")
+def handle(record: Record) -> None: ...
+"""
+
+
+def test_what_the_code_decides_and_a_state_directory_that_others_may_write_to(
+    make_service: Make, tmp_path: Path
+) -> None:
+    """Both processes have the same settings; the default state directory must be ours alone."""
+    (tmp_path / "shop.py").write_text(OPINIONATED)
+    target = f"{tmp_path / 'shop.py'}:app"
+    nothing = dict.fromkeys(("control_token", "state_dir", "runtime_dir"))
+    env = {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}
+    service = make_service(target, env=env, bootstrap_servers="127.0.0.1:1", **nothing)
+    service.start().until_listening()
+    assert service.post("/stop")[0] == 202, "the token is the code's, not ten asterisks"
+    assert service.wait() == 0
+    assert [line["budget"] for line in service.log_lines("draining")] == [7.0]
+
+    state = default_state_dir(env, service.port, target, service.directory)
+    assert (state / "journal.jsonl").exists()
+    state.chmod(0o777)
+    assert service.start().wait() == 78
+    reason = service.exit_record()["reason"]
+    assert f"the state directory {state} is writable by others" in reason
+    assert "set PENSTOCK_STATE_DIR" in reason
 
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--fast", "shop:app"], ["run"], []])

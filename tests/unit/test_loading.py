@@ -70,8 +70,19 @@ def test_a_bad_form(target: str) -> None:
         (
             "from penstock import App\n@App().subscribe('t')\nasync def f(r): yield\n",
             "shop_a:app",
-            "^handler f yields",
+            r"^handler f yields.* \(shop_a.py, line 2\)$",
         ),
+        (
+            "import penstock\n\npenstock.Retry(atempts=3)\n",
+            "shop_a:app",
+            r"^Retry.__init__\(\) got an unexpected .* 'atempts'.* \(shop_a.py, line 3\)$",
+        ),
+        (
+            "from penstock import *\nApp().subscribe('t', concurency=3)\n",
+            "shop_a:app",
+            r"^App.subscribe\(\) got an unexpected .* \(shop_a.py, line 2\)$",
+        ),
+        ("int('x', bas=3)\n", "shop_a:app", r"(?s)importing shop_a failed:.*TypeError"),
     ],
 )
 def test_what_cannot_be_loaded_says_why(
