@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from penstock.error_text import name_of, said, text_of, traceback_of
-from penstock.errors import HandlerTimeout, Poison, Undecodable
+from penstock.errors import HandlerTimeout, KilledItsProcess, Poison, Undecodable
 
 
 class Kind(StrEnum):
@@ -25,6 +25,8 @@ class Kind(StrEnum):
     TIMEOUT = "timeout"
     #: The handler says that no further try can help.
     POISON = "poison"
+    #: In place of calling the handler: the record killed its process, several times.
+    KILLED = "killed"
     #: The value is not what the handler takes: its handler was never called.
     UNDECODABLE = "undecodable"
     #: Not an ``Exception``, or one that cannot be judged: the service has to end.
@@ -48,7 +50,7 @@ class Failure:
     @property
     def poison(self) -> bool:
         """Whether no further try can help."""
-        return self.kind in (Kind.POISON, Kind.UNDECODABLE)
+        return self.kind in (Kind.POISON, Kind.UNDECODABLE, Kind.KILLED)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.text}" if self.text else self.name
@@ -94,6 +96,8 @@ def _kind(error: BaseException) -> Kind:
     actual = type(error)
     if issubclass(actual, Undecodable):
         return Kind.UNDECODABLE
+    if issubclass(actual, KilledItsProcess):
+        return Kind.KILLED
     if issubclass(actual, Poison):
         return Kind.POISON
     if issubclass(actual, HandlerTimeout):

@@ -66,6 +66,8 @@ def test_killers_are_put_aside_and_their_neighbours_are_handled(
     assert names(status["last_exit"]["held_at_death"]) & set(KILLERS)
     until_done(service.until, course, but=len(KILLERS))
     service.until(lambda: len(read(course.bootstrap, dead)) >= len(KILLERS), "the letters", 20)
+    killed = f'penstock_record_failures_total{{reason="killed",topic="{course.topic}"}}'
+    assert service.metrics()[killed] >= 1  # those of this run
     assert service.stop() == 0
     verdict = course.judge(without=set(KILLERS))
     assert not verdict.lost, str(verdict)

@@ -212,7 +212,7 @@ def test_a_timeout_of_the_handlers_own_is_an_error_like_others(make: Make) -> No
     desk.dispatcher.feed({ZERO: records(0, 0)})
     assert seen.wait(PATIENCE)
     assert desk.dispatcher.wait_idle(PATIENCE)
-    assert desk.tally.failures["orders"] == {"error": 1, "timeout": 0, "poison": 0}
+    assert desk.tally.failures["orders"] == {"error": 1, "timeout": 0, "poison": 0, "killed": 0}
 
 
 def test_a_handler_that_cancels_itself_has_failed_and_the_loop_goes_on(make: Make) -> None:

@@ -17,7 +17,7 @@ Kind = Literal["counter", "gauge", "histogram", "info"]
 
 #: What became of a record. One that was finished counts once: as done or as lost.
 RecordOutcome = Literal["done", "retried", "dead_lettered", "skipped", "dropped", "lost"]
-FailureReason = Literal["error", "timeout", "poison"]
+FailureReason = Literal["error", "timeout", "poison", "killed"]
 CommitOutcome = Literal["ok", "failed"]
 RebalanceEvent = Literal["assigned", "revoked", "lost"]
 RestartSource = Literal["signal", "http", "prestop"]
@@ -166,7 +166,8 @@ FAILURES: Final = Metric(
     "penstock_record_failures_total",
     "counter",
     "Tries that failed: error (the handler raised), timeout (it took too long), poison (it "
-    "cannot succeed, or the value cannot be decoded).",
+    "cannot succeed, or the value cannot be decoded), killed (the record was handled alone and "
+    "its process died again; its handler is not called any more).",
     ("topic", "reason"),
 )
 DEAD_LETTERS: Final = Metric(

@@ -166,7 +166,7 @@ class Tally:
                 for outcome in RECORD_OUTCOMES:
                     result.records[topic][outcome] = int(numbers["records"][outcome])
                 for reason in FAILURE_REASONS:
-                    result.failures[topic][reason] = int(numbers["failures"][reason])
+                    result.failures[topic][reason] = int(numbers["failures"].get(reason, 0))
                 for sent in COMMIT_OUTCOMES:
                     result.dead_letters[topic][sent] = int(numbers["dead_letters"][sent])
                 for name, mine in (("processing", result.processing), ("age", result.age)):

@@ -572,6 +572,8 @@ class Dispatcher:
 
 
 def _reason(failure: Failure) -> FailureReason:
+    if failure.kind is Kind.KILLED:
+        return "killed"
     if failure.poison:
         return "poison"
     return "timeout" if failure.kind is Kind.TIMEOUT else "error"
