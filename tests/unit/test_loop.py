@@ -607,5 +607,5 @@ def test_a_dead_letter_confirmed_while_draining_is_finished_work(make: Make) -> 
 
 
 def test_an_end_before_the_first_record() -> None:
-    assert Ending.nothing_done(restart=True) == Ending(Exit.RESTART, clean=True, reason="")
-    assert Ending.nothing_done(restart=False).code == Exit.STOPPED
+    assert Ending.nothing_left(restart=True) == Ending(Exit.RESTART, clean=True, reason="")
+    assert Ending.nothing_left(restart=False).code == Exit.STOPPED

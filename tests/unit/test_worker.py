@@ -248,3 +248,28 @@ def test_a_drain_that_a_rebalance_holds_says_so_and_names_what_is_in_flight(
     over.set()
     worker.end()
     assert [r.offset for r in work.started] == [0]
+
+
+def test_a_stop_that_comes_while_the_client_closes_for_a_restart_gives_the_seat_up(
+    host: Callable[..., Host],
+) -> None:
+    given_up: list[float] = []
+
+    class Engine(FakeEngine):
+        def close(self, seat: Seat, timeout: float) -> None:
+            super().close(seat, timeout)
+            worker.drain(restart=False, seat=Seat.LEAVE)
+            order = worker.worker._order
+            over = time.monotonic() + PATIENCE
+            while worker.worker._order is order:
+                assert time.monotonic() < over
+                time.sleep(0.001)
+
+    worker = host(lambda rebalance, _: Engine(rebalance), give_up=given_up.append)
+    worker.channel.send("start")
+    while worker.until("status")["state"] == "connecting":
+        pass
+    worker.drain(restart=True, seat=Seat.KEEP)
+    told = worker.until("drained")
+    assert (worker.end(), told["code"], told["clean"]) == (0, 0, True)
+    assert len(given_up) == 1

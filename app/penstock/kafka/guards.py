@@ -35,7 +35,7 @@ class Guards:
         self._fetcher = consumer._fetcher  # noqa: SLF001 (traps 1 and 14)
         self._subscription = consumer._subscription  # noqa: SLF001 (trap 14)
         self._client = client
-        self._thread = consumer._net._io_thread  # noqa: SLF001 (it may end)
+        self._net = consumer._net  # noqa: SLF001 (its thread may end)
         self._topics = topics
         self._failure = failure
         self._static = static
@@ -101,8 +101,11 @@ class Guards:
         What ended it is logged by the client, and is what every later call raises; some of
         that looks as if it would pass.
         """
-        if not self._thread.is_alive():
+        if self._ended():
             raise KafkaFailure("the Kafka client's I/O thread ended")
+
+    def _ended(self) -> bool:
+        return self._net._exception is not None or not self._net._io_thread.is_alive()  # noqa: SLF001
 
     def _wedge(self) -> None:
         """Trap 2, the group-leader wedge.
@@ -156,7 +159,7 @@ class Guards:
     def raised(self, error: Exception) -> KafkaFailure | CommitRefused:
         """What ``poll`` raised, as ours; of a batch that cannot be read, with its partition."""
         failure = self._failure(error)
-        if not self._thread.is_alive():
+        if self._ended():
             return KafkaFailure(f"the Kafka client's I/O thread ended: {failure}")
         records = self._fetcher._next_partition_records  # noqa: SLF001 (trap 1)
         if isinstance(failure, Unreadable) and records:

@@ -29,6 +29,7 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.net.wakeup_notifier import WakeupNotifier
 from kafka.structs import MemberState
 
+from penstock.error_text import said, traceback_of
 from penstock.errors import CommitRefused, KafkaFailure
 from penstock.kafka.config import consumer_options
 from penstock.kafka.failures import principal_of, translate
@@ -77,6 +78,7 @@ PRIVATE: Final = (
     "_fetcher._next_partition_records",
     "_fetcher._paused_partition_records",
     "_fetcher._send_list_offsets_request",
+    "_net._exception",
     "_net._io_thread",
     "_net.run",
     "_subscription.assignment",
@@ -125,6 +127,8 @@ class KafkaPythonEngine:
         self._rebalance = rebalance
         self._principal = principal_of(settings.sasl_username)
         self.closing = False
+        #: What a rebalance met that no rebalance should.
+        self._fault: str | None = None
         options = consumer_options(settings, group, instance)
         # Trap 12: the constructor blocks until a broker answers, or raises at this timeout.
         options["bootstrap_timeout_ms"] = max(1, round(timeout * 1000))
@@ -181,6 +185,8 @@ class KafkaPythonEngine:
                 raise failure from error
             log.warning("kafka poll failed, going on", error=str(error))
             return {}
+        if self._fault is not None:
+            raise KafkaFailure(self._fault)
         again = self._begin_again(self._guards.look())
         found = {}
         for tp, records in fetched.items():
@@ -414,6 +420,11 @@ class KafkaPythonEngine:
         if announced := self._restore.forget(partitions):
             self._rebalance.lost(announced)
 
+    def listener_failed(self, what: str, error: Exception) -> None:
+        """A fault of ours, on the I/O thread; the worker has to end."""
+        log.error("a rebalance failed", what=what, exception=traceback_of(error))
+        self._fault = f"{what} failed: {said(error)}"
+
     # -- closing -----------------------------------------------------------------------
 
     def close(self, seat: Seat, timeout: float) -> str | None:
@@ -457,7 +468,10 @@ class _Commit:
 
 
 class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-python has no types
-    """Hands rebalances to the engine. Must not raise: it would be called for ever (trap 5)."""
+    """Hands rebalances to the engine. Must not raise: it would be called for ever (trap 5).
+
+    What it met is told by ``poll``: nobody knows any more what is owned.
+    """
 
     def __init__(self, engine: KafkaPythonEngine) -> None:
         self._engine = engine
@@ -465,20 +479,20 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-p
     async def on_partitions_assigned(self, assigned: Any) -> None:
         try:
             await self._engine.added(_ours(assigned))
-        except Exception:
-            log.exception("taking partitions in failed")
+        except Exception as error:
+            self._engine.listener_failed("taking partitions in", error)
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         try:
             await self._engine.revoke(_ours(revoked))
-        except Exception:
-            log.exception("giving partitions up failed")
+        except Exception as error:
+            self._engine.listener_failed("giving partitions up", error)
 
     async def on_partitions_lost(self, lost: Any) -> None:
         try:
             self._engine.gone(_ours(lost))
-        except Exception:
-            log.exception("dropping lost partitions failed")
+        except Exception as error:
+            self._engine.listener_failed("dropping lost partitions", error)
 
 
 def _ours(partitions: Any) -> list[Partition]:

@@ -73,8 +73,8 @@ class Ending:
     stuck: tuple[Stuck, ...] = ()
 
     @classmethod
-    def nothing_done(cls, restart: bool) -> Ending:
-        """Asked to leave before the first record: there was nothing to finish."""
+    def nothing_left(cls, restart: bool) -> Ending:
+        """Clean: nothing is left to finish, or nothing ever was."""
         return cls(Exit.RESTART if restart else Exit.STOPPED, clean=True, reason="")
 
     @classmethod
@@ -138,6 +138,8 @@ class PollLoop:
         self.stuck: tuple[Stuck, ...] = ()
         #: What this thread does at the moment, for whoever finds that it does so for too long.
         self.doing = "polling"
+        #: What was done with the seat when the client was closed.
+        self.closed: Seat | None = None
 
     # -- a record's way in -------------------------------------------------------------
 
@@ -258,11 +260,15 @@ class PollLoop:
         if not stuck:
             self._dispatcher.end(1.0)
         self.doing = "closing the client"
-        held = self._engine.close(self._seat, max(0.1, budget.worker_left(time.monotonic()) / 2))
+        seat, restart = self._seat, self._restart  # of one moment: a stop may be coming
+        self.closed = seat
+        held = self._engine.close(seat, max(0.1, budget.worker_left(time.monotonic()) / 2))
         self._state = "drained"
         self._tell(closed=True)
         abandoned = self._dispatcher.abandoned_draining
-        ending = self._ending(fatal, stuck, sending, committed=committed, abandoned=abandoned)
+        ending = self._ending(
+            fatal, stuck, sending, committed=committed, abandoned=abandoned, restart=restart
+        )
         return Ending.seated(held) if ending.clean and held is not None else ending
 
     def _fatal(self) -> PenstockError | None:
@@ -351,6 +357,7 @@ class PollLoop:
         *,
         committed: bool,
         abandoned: int,
+        restart: bool,
     ) -> Ending:
         if fatal is not None:
             return Ending(fatal.exit_code, clean=False, reason=str(fatal), stuck=stuck)
@@ -375,7 +382,7 @@ class PollLoop:
                 clean=False,
                 reason="partitions were taken away before their work was committed",
             )
-        return Ending(Exit.RESTART if self._restart else Exit.STOPPED, clean=True, reason="")
+        return Ending.nothing_left(restart)
 
     # -- telling -----------------------------------------------------------------------
 

@@ -125,7 +125,8 @@ class Worker:
             if failure is not None:
                 return self._gave_up(failure)
             assert self._order is not None
-            return self._leave(self._order, self._unconnected(self._order))
+            ending = Ending.nothing_left(self._order.restart)
+            return self._leave(self._order, self._seated(ending, Seat.KEEP))
 
         loop = self._loop = PollLoop(
             self._plan,
@@ -158,20 +159,21 @@ class Worker:
         ending = loop.drain(order.budget, order.seat, restart=order.restart, fatal=fatal)
         if self._letters is not None and not ending.stuck:
             self._letters.close(max(0.1, order.budget.worker_left(time.monotonic()) / 2))
-        return self._leave(order, ending)
+        return self._leave(order, self._seated(ending, loop.closed or Seat.LEAVE))
 
-    def _unconnected(self, order: Order) -> Ending:
-        """Leave without ever having had a client: nothing to finish, but a seat to give up.
+    def _seated(self, ending: Ending, closed: Seat) -> Ending:
+        """Give up a seat that was kept so far, if that is what is asked by now.
 
-        It may be one that the process before this one kept.
+        The client was closed for a restart, and then a stop came; or there never was a client,
+        and the seat may be one that the process before this one kept.
         """
-        held = None
-        if order.seat is Seat.LEAVE and self._give_up_seat is not None:
-            left = order.budget.commit_left(time.monotonic())
-            held = self._give_up_seat(min(left, _GIVE_UP))
-        # Read again: a stop may have come after a restart.
-        restart = self._order.restart if self._order is not None else order.restart
-        return Ending.nothing_done(restart) if held is None else Ending.seated(held)
+        order = self._order
+        assert order is not None
+        give_up = self._give_up_seat
+        if not ending.clean or order.seat is closed or closed is Seat.LEAVE or give_up is None:
+            return ending
+        held = give_up(min(order.budget.commit_left(time.monotonic()), _GIVE_UP))
+        return Ending.seated(held) if held is not None else Ending.nothing_left(order.restart)
 
     def _gave_up(self, failure: PenstockError) -> int:
         """Say why, and go without a drain."""
