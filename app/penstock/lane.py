@@ -164,6 +164,7 @@ class Lane:
         "leaving",
         "order",
         "partition",
+        "passed",
         "reached",
         "said_deaths",
         "seen",
@@ -222,6 +223,8 @@ class Lane:
         #: Where the client goes on reading, as far as that is known: what lies before was
         #: handed over, or is no record.
         self.reached: int | None = None
+        #: As far as it was when nothing was unfinished: nothing before comes any more.
+        self.passed = -1
         #: The first record that was handed over and dropped, without a handler having begun.
         self.cut: int | None = None
         #: The position last made, and of what.
@@ -323,10 +326,11 @@ class Lane:
         client is, which may be further on: behind a transaction's marker, or what compaction
         left of a log's end.
         """
-        at = self._finished()
-        reached = self.reached
-        if reached is not None and (at is None or at < reached) and self.lowest() is None:
-            at = reached
+        reached, at = self.reached, self._finished()
+        if reached is not None and reached > self.passed and self.lowest() is None:
+            self.passed = reached
+        if self.passed >= 0:
+            at = self.passed if at is None else max(at, self.passed)
         if at is None and (self.deaths or self.said_deaths):
             # There may be deaths to tell of, or to take back, before anything finished.
             if self.committed is not None:

@@ -58,6 +58,7 @@ PRIVATE: Final = (
     "_client._manager.send",
     "_client._manager.wait_for",
     "_cluster._last_successful_refresh_ms",
+    "_cluster.leader_epoch_for_partition",
     "_cluster.leader_for_partition",
     "_cluster.partitions_for_topic",
     "_cluster.request_update",
@@ -297,10 +298,12 @@ class KafkaPythonEngine:
 
     def _committable(self, offsets: Mapping[Partition, Position]) -> dict[Any, Any]:
         """As the client takes them: each with its record's epoch, and for which log it is."""
-        logs, found = self._restore.logs, {}
+        logs, states = self._restore.logs, self._consumer._subscription.assignment  # noqa: SLF001 (position() may block)
+        found = {}
         for partition, at in offsets.items():
-            known = logs.get(partition) or self._log_of(partition)
-            found[TopicPartition(*partition)] = known.committable(at)
+            tp = TopicPartition(*partition)
+            known, state = logs.get(partition) or self._log_of(partition), states.get(tp)
+            found[tp] = known.committable(at, None if state is None else state.position)
         return found
 
     def _log_of(self, partition: Partition) -> Log:

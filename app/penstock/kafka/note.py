@@ -42,12 +42,17 @@ class Log:
         self.topic = topic
         self.epochs = Epochs() if epochs is None else epochs
 
-    def committable(self, at: Position) -> Any:
-        """The position as Kafka takes it."""
-        made_for = Seal(at.offset, self.topic, self.epochs.highest)
-        return OffsetAndMetadata(
-            at.offset, map_seal.seal(at.metadata, made_for), self.epochs.before(at.offset)
-        )
+    def committable(self, at: Position, read_to: Any = None) -> Any:
+        """The position as Kafka takes it.
+
+        ``read_to``: where the client is; what it read before may be no record that was handed
+        over, a transaction's marker of a later epoch.
+        """
+        epoch = self.epochs.before(at.offset)
+        if read_to is not None and read_to.offset == at.offset:
+            epoch = max(epoch, read_to.leader_epoch)
+        made_for = Seal(at.offset, self.topic, max(epoch, self.epochs.highest))
+        return OffsetAndMetadata(at.offset, map_seal.seal(at.metadata, made_for), epoch)
 
 
 class Came(NamedTuple):
@@ -76,7 +81,9 @@ async def believe(manager: Any, committed: Mapping[Any, Any], seconds: float) ->
             cluster.request_update()  # nothing is known of the topic yet, its id least of all
             del notes[tp]
     for _ in range(2):  # for the maps, then for offsets whose map turned out to be of no help
-        asked = {tp: note.asks for tp, note in notes.items() if note.asks >= 0}
+        leading = cluster.leader_epoch_for_partition
+        asked = {tp: note.asks(leading(tp)) for tp, note in notes.items()}
+        asked = {tp: epoch for tp, epoch in asked.items() if epoch >= 0}
         try:
             ends = await epoch_ends(manager, asked, seconds)
         except k.KafkaError as error:
@@ -121,14 +128,17 @@ class Note:
         assert self.sealed is not None
         return self.sealed.seal.offset, self.sealed.text
 
-    @property
-    def asks(self) -> int:
-        """The epoch whose end in the log is to be asked for; -1 for none."""
+    def asks(self, leader_epoch: int | None) -> int:
+        """The epoch whose end in the log is to be asked for; -1 for none.
+
+        ``leader_epoch``: of the leader, as far as the client knows. A commit of the same was not
+        cut off; and should there be a later one, the client validates its position by itself.
+        """
         if self._confirmed:
             return -1
         if self._believed and self.sealed is not None and self.sealed.seal.epoch >= 0:
             return self.sealed.seal.epoch
-        return self._epoch
+        return -1 if self._epoch == leader_epoch else self._epoch
 
     def answer(self, end: End | None) -> None:
         """A leader told; ``None``: none of this cluster does."""
