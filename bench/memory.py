@@ -1,65 +1,95 @@
-"""Resident memory of supervisor and worker: idle, and before a backlog of a million records."""
+"""Memory of supervisor and worker: idle, and before a backlog of records of several sizes.
+
+The peaks are what the formula's figures (``penstock.memory``) are rounded up from.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.tools import fill, table
 from devtools.broker import Admin, Broker
 from devtools.service import Service
+from penstock.memory import MB, bound_of
+from penstock.settings import Settings
 
-BACKLOG = 1_000_000
+#: Records handled before the look, so that every buffer has filled up.
+WELL_INTO = 400
 
 
-def resident(pid: int) -> tuple[float, float]:
-    """MB resident, and MB of that which is not shared with others (proportional)."""
-    fields = {
-        name: int(rest.split()[0])
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A backlog of ``count`` records of ``size`` bytes, and seconds of work for each."""
+
+    name: str
+    count: int
+    size: int
+    partitions: int
+    work: float = 0.02
+
+
+CASES = (
+    Case("idle", 0, 0, 12),
+    Case("100 B", 1_000_000, 100, 12, work=0.001),
+    Case("10 kB", 20_000, 10_000, 12),
+    Case("1 MB", 900, 999_000, 12),
+    Case("1 MB", 900, 999_000, 60),
+)
+
+
+def resident(pid: int) -> tuple[float, float, float]:
+    """MB resident, of that not shared with others (proportional), and the most it ever was."""
+    rollup, status = (_fields(Path(f"/proc/{pid}/{name}")) for name in ("smaps_rollup", "status"))
+    return rollup["Rss"], rollup["Pss"], status["VmHWM"]
+
+
+def _fields(path: Path) -> dict[str, float]:
+    """``Name: 123 kB`` → MB."""
+    return {
+        name: int(rest.split()[0]) * 1024 / MB
+        for line in path.read_text().splitlines()
         for name, _, rest in [line.partition(":")]
-        if rest.split()
+        if rest.endswith(" kB")
     }
-    return fields["Rss"] / 1024, fields["Pss"] / 1024
+
+
+def _measured(broker: Broker, directory: Path) -> Iterator[tuple[object, ...]]:
+    for number, case in enumerate(CASES):
+        topic = f"memory-{number}"
+        Admin(broker.bootstrap).create_topic(topic, case.partitions)
+        if case.count:
+            fill(broker.bootstrap, topic, case.partitions, case.count, case.size)
+        ledger = directory / f"{topic}.ledger"
+        service = Service(
+            "devtools.apps.ledger:app",
+            directory / topic,
+            env={"LEDGER": str(ledger), "LEDGER_SLEEP": str(case.work)},
+            bootstrap_servers=broker.bootstrap,
+            topics=topic,
+            group_id=topic,
+        )
+        with service:
+            service.until_ready(60)
+            if case.count:
+                service.until(
+                    lambda f=ledger: f.exists() and f.read_bytes().count(b"\n") > WELL_INTO,  # type: ignore[misc]
+                    "records",
+                    120,
+                )
+            (worker,) = service.workers()
+            both = resident(service.pid), resident(worker)
+            service.stop()
+        for who, found in zip(("supervisor", "worker"), both, strict=True):
+            yield (case.name, case.partitions, who, *(f"{mb:.0f}" for mb in found))
 
 
 def main() -> None:
     """Print a row each."""
-    rows = []
     with Broker() as broker, tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        for what in ("idle", "backlog"):
-            Admin(broker.bootstrap).create_topic(what, 12)
-            if what == "backlog":
-                fill(broker.bootstrap, what, 12, BACKLOG, 100)
-            ledger = directory / f"{what}.ledger"
-            service = Service(
-                "devtools.apps.ledger:app",
-                directory / what,
-                env={"LEDGER": str(ledger), "LEDGER_SLEEP": "0.001"},
-                bootstrap_servers=broker.bootstrap,
-                topics=what,
-                group_id=what,
-            )
-            with service:
-                service.until_ready(60)
-                if what == "backlog":  # well into it, so that every buffer has filled up
-                    service.until(
-                        lambda f=ledger: f.exists() and f.stat().st_size > 20_000 * 30,  # type: ignore[misc]
-                        "20,000 records",
-                        120,
-                    )
-                (worker,) = service.workers()
-                both = resident(service.pid), resident(worker)
-                service.stop()
-            for who, (rss, pss) in zip(("supervisor", "worker"), both, strict=True):
-                rows.append((what, who, f"{rss:.0f}", f"{pss:.0f}"))
-            rows.append(
-                (
-                    what,
-                    "**together**",
-                    f"{both[0][0] + both[1][0]:.0f}",
-                    f"{both[0][1] + both[1][1]:.0f}",
-                )
-            )
-    table(("", "process", "RSS MB", "PSS MB"), rows)
+        rows = list(_measured(broker, Path(name)))
+    table(("records", "partitions", "process", "RSS MB", "PSS MB", "peak MB"), rows)
+    settings = Settings.model_validate({"bootstrap_servers": "kafka:9092"})
+    print(f"\nBound without handlers: {bound_of(settings, subscriptions=1, handlers=0)}")

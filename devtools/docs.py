@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from penstock import exits, letters
+from penstock import exits, letters, memory
 from penstock.settings import Settings, env_name
 from penstock.supervisor import signals
 from penstock.telemetry import catalog
@@ -76,6 +76,28 @@ def _default(field: Any) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
+def memory_table() -> str:
+    """The parts of the memory formula, with the figures of the defaults."""
+    model = Settings.model_validate({"bootstrap_servers": "kafka:9092"})
+    bound = memory.bound_of(model, subscriptions=1)
+    fetch = (
+        f"{memory.COPIES} x `PENSTOCK_FETCH_BYTES`, and {memory.RECORD:,} bytes for each of "
+        "`PENSTOCK_MAX_POLL_RECORDS`"
+    )
+    room = f"/ {model.memory_high:g}, so that a full buffer is no reason to replace a worker"
+    parts = (
+        ("supervisor", bound.supervisor, "HTTP, metrics, journal; once"),
+        ("base", bound.base, "a worker that is connected and has nothing to do"),
+        ("buffer", bound.buffer, "`PENSTOCK_BUFFER_BYTES`"),
+        ("fetch", bound.fetch, fetch),
+        ("handlers", bound.handlers, "what handlers hold, and the modules that they import"),
+        ("with one worker", bound.total, "the sum"),
+        ("least limit", bound.limit(model.memory_high), room),
+    )
+    rows = [(name, f"{number / memory.MB:,.0f}", what) for name, number, what in parts]
+    return _table(("part", "MB", "what it is"), rows)
+
+
 def metrics_table() -> str:
     """Every metric with its labels."""
     return _table(
@@ -99,6 +121,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "exits": exit_table,
     "signals": signal_table,
     "settings": settings_table,
+    "memory": memory_table,
     "metrics": metrics_table,
     "letters": letters_table,
 }
