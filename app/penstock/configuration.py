@@ -11,6 +11,7 @@ from penstock import cgroup
 from penstock import settings as settings_module
 from penstock.budget import Budget
 from penstock.http.token import configured_token
+from penstock.kafka import credentials
 from penstock.loading import load_app
 from penstock.memory import bound_of, shortfall
 from penstock.plan import plans
@@ -32,6 +33,7 @@ def rows(target: str) -> list[tuple[str, str, str]]:
     every_plan = plans(app)
     settings = every_plan[0].settings
     configured_token(settings)
+    credentials.check(settings)
     subscribed = {
         "PENSTOCK_GROUP_ID": "; ".join(plan.group for plan in every_plan),
         "PENSTOCK_TOPICS": "; ".join(",".join(plan.topics) or plan.reads for plan in every_plan),

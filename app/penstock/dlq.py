@@ -364,6 +364,7 @@ def _box(servers: str | None, topic: str, group: str) -> Iterator[LetterBox]:
     import logging  # noqa: PLC0415 (as below)
 
     from penstock import settings  # noqa: PLC0415 (`penstock health` needs none of these)
+    from penstock.kafka import credentials  # noqa: PLC0415
     from penstock.kafka.letter_box import LetterBox  # noqa: PLC0415
 
     # The client's complaints about connections come back as our own errors.
@@ -371,7 +372,9 @@ def _box(servers: str | None, topic: str, group: str) -> Iterator[LetterBox]:
     logging.getLogger("kafka").propagate = False
     if servers is not None:
         os.environ[settings.env_name("bootstrap_servers")] = servers  # outranks what was there
-    box = LetterBox(settings.load({}), topic, group)
+    found = settings.load({})
+    credentials.check(found)
+    box = LetterBox(found, topic, group)
     try:
         for warning in box.warnings:
             say(f"penstock: {warning}", err=True)

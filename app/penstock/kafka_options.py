@@ -9,7 +9,6 @@ A test holds the tables against the options that the client has.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -67,11 +66,6 @@ def _ssl_context(value: object) -> str | None:
     return None if isinstance(value, ssl.SSLContext) else "an ssl.SSLContext, given in the code"
 
 
-def _readable(value: object) -> str | None:
-    fits = isinstance(value, str | os.PathLike) and os.access(value, os.R_OK)
-    return None if fits else "the path of a file that can be read"
-
-
 #: Options of connections: for the consumer, for dead letters, for leaving the group.
 EVERY_CLIENT: Final[Mapping[str, Check]] = {
     "api_version": _version,
@@ -89,7 +83,6 @@ EVERY_CLIENT: Final[Mapping[str, Check]] = {
     "sasl_kerberos_service_name": _text,
     "socket_options": _socket_options,
     "ssl_context": _ssl_context,
-    "ssl_crlfile": _readable,
 }
 
 #: Options of fetching: only the consumer does.
@@ -152,6 +145,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "selector": "Penstock leaves it to the client",
     "send_buffer_bytes": f"{_IGNORED}: use socket_options",
     "socks5_proxy": "it is called proxy_url now",
+    "ssl_crlfile": "kafka-python 3.0 cannot load it: give an ssl_context with it in the code",
     "ssl_ciphers": f"{_IGNORED}: give an ssl_context with them in the code",
     "value_deserializer": "one that raises stops the consumer: annotate what the handler takes",
 }
@@ -208,16 +202,15 @@ def conflicts(
     ``tls``: certificates are named by ``PENSTOCK_SSL_*`` as well; ``kerberos``: the mechanism
     is GSSAPI.
     """
-    for name in ("ssl_context", "ssl_crlfile"):
-        if name in options and not protocol.endswith("SSL"):
-            yield (
-                f"PENSTOCK_KAFKA_OPTIONS has {name}, but PENSTOCK_SECURITY_PROTOCOL is "
-                f"{protocol}: use SSL or SASL_SSL"
-            )
-    if "ssl_context" in options and (tls or "ssl_crlfile" in options):
+    if "ssl_context" in options and not protocol.endswith("SSL"):
+        yield (
+            "PENSTOCK_KAFKA_OPTIONS has ssl_context, but PENSTOCK_SECURITY_PROTOCOL is "
+            f"{protocol}: use SSL or SASL_SSL"
+        )
+    if "ssl_context" in options and tls:
         yield (
             "an ssl_context decides everything about TLS: give its certificates to it, not in "
-            "PENSTOCK_SSL_* or ssl_crlfile"
+            "PENSTOCK_SSL_*"
         )
     named = sorted(name for name in options if name.startswith("sasl_kerberos_"))
     if named and not kerberos:

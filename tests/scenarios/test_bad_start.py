@@ -52,6 +52,11 @@ BAD = {
         {"kafka_options": '{"max_poll_records": 5}'},
         ["max_poll_records cannot be set here: set PENSTOCK_MAX_POLL_RECORDS instead"],
     ),
+    "no certificate": (
+        GOOD,
+        {"security_protocol": "SSL", "ssl_cafile": "/dev/null"},
+        ["PENSTOCK_SSL_CAFILE=/dev/null: it holds no certificates in PEM"],
+    ),
     "twice in a group": (
         GOOD + "@app.subscribe(pattern='t.?', group='g')\ndef audit(record: Record): ...\n",
         {},

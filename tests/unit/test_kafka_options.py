@@ -34,7 +34,6 @@ GIVEN: dict[str, Any] = {
     "sasl_kerberos_service_name": "kafka2",
     "socket_options": [[6, 1, 1]],
     "ssl_context": ssl.create_default_context(),
-    "ssl_crlfile": "/dev/null",
     "check_crcs": False,
     "client_rack": "a",
     "enable_incremental_fetch_sessions": False,
@@ -107,7 +106,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"socket_options": [[6, 1]]}, "a list of [level, name, value]"),
     ({"client_rack": ""}, "client_rack='': text"),
     ({"ssl_context": {}}, "an ssl.SSLContext, given in the code"),
-    ({"ssl_crlfile": "/no/such/file"}, "the path of a file that can be read"),
     ({"proxy_url": ["http://me:hunter2@proxy"]}, "proxy_url: text"),
     ({"fetch_max_wait_ms": 30_000}, "fetch_max_wait_ms (30000) must be below request_timeout_ms"),
     ({"request_timeout_ms": 600_000}, "must be below connections_max_idle_ms (540000)"),
@@ -125,7 +123,6 @@ def test_one_sentence(options: dict[str, Any], sentence: str) -> None:
     ("values", "sentence"),
     [
         ({"kafka_options": {"ssl_context": GIVEN["ssl_context"]}}, "use SSL or SASL_SSL"),
-        ({"kafka_options": {"ssl_crlfile": "/dev/null"}}, "use SSL or SASL_SSL"),
         (
             {
                 "kafka_options": {"ssl_context": GIVEN["ssl_context"]},

@@ -78,6 +78,11 @@ BAD: dict[str, tuple[str, dict[str, str], str]] = {
         {},
         "PENSTOCK_CONTROL_TOKEN_FILE=/no/such/file: cannot be read",
     ),
+    "no certificate": (
+        "SETTINGS = {'security_protocol': 'SSL', 'ssl_cafile': '/dev/null'}",
+        {},
+        "PENSTOCK_SSL_CAFILE=/dev/null: it holds no certificates in PEM",
+    ),
     "unreadable password": (
         SASL,
         {},

@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
 
     # Imported late: a worker that is told why it failed must be able to say so.
     from penstock.errors import ConfigError  # noqa: PLC0415
+    from penstock.kafka import credentials  # noqa: PLC0415
     from penstock.loading import load_app  # noqa: PLC0415
     from penstock.plan import plans  # noqa: PLC0415
     from penstock.settings import to_wire  # noqa: PLC0415
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
     )
     try:
         every_plan = plans(load_app(target))
+        credentials.check(every_plan[0].settings)
         the_plan = every_plan[index % len(every_plan)]
     except ConfigError as error:
         channel.send("fatal", code=error.exit_code, reason=str(error))
