@@ -120,6 +120,31 @@ def test_a_hard_end(service: Service, number: int | None, code: int) -> None:
         os.kill(worker, number)
     assert service.wait() == code, service.log_tail()
     assert [pid for pid in started if alive(pid)] == []
+    # When its end was seen, not at the service's: the next worker is alone.
+    killed = service.log_lines("killed what a worker left behind")
+    assert {line["pid"] for line in killed if line.get("worker") == 0} >= set(started)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGKILL])
+def test_shared_memory_is_removed(make_service: Make, number: int) -> None:
+    """``multiprocessing``'s tracker does that; it is given the moment that it needs."""
+    name = f"penstock-test-{os.getpid()}-{number}"
+    shared = (
+        "if 'penstock.worker.deaf' in sys.modules:\n"
+        "    from multiprocessing.shared_memory import SharedMemory\n"
+        f"    memory = SharedMemory({name!r}, create=True, size=1)\n"
+    )
+    service = make_service("shop:app", bootstrap_servers=NOWHERE)
+    (service.directory / "shop.py").write_text(APP + shared)
+    service.start().until_listening()
+    path = Path("/dev/shm", name)
+    assert path.exists()
+    os.kill(worker_of(service) if number == signal.SIGKILL else service.pid, number)
+    assert service.wait() == (137 if number == signal.SIGKILL else 4), service.log_tail()
+    deadline = time.monotonic() + 20
+    while path.exists():
+        assert time.monotonic() < deadline, "leaked"
+        time.sleep(0.01)  # the poll interval of a wait on a condition
 
 
 def test_an_orphaned_worker(service: Service) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,11 @@ def test_a_public_name_is_where_type_checkers_are_told_it_is(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"module 'penstock' has no attribute 'Ap'"):
         penstock.Ap  # type: ignore[attr-defined]  # noqa: B018 (that is the test)
+
+
+def test_the_command_begins_where_signals_are_held() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"penstock": "penstock.__main__:main"}
 
 
 def modules_after(statement: str) -> set[str]:
