@@ -66,7 +66,8 @@ class Settings(BaseModel):
     Read by :func:`load` once, in the worker that imported the application, which sends them on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built when first used: the supervisor needs only this one, a worker only the next.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     # -- Kafka -------------------------------------------------------------------------
     bootstrap_servers: Annotated[

@@ -111,11 +111,12 @@ def test_port_in_use(make_service: Make, tmp_path: Path) -> None:
 
 
 OPINIONATED = f"""
-import os
+import os, ssl
 from pydantic import SecretStr
 from penstock import App, Record
 os.environ["PENSTOCK_DRAIN_TIMEOUT"] = "7"
-app = App(control_token=SecretStr("{TOKEN}"))
+app = App(control_token=SecretStr("{TOKEN}"), security_protocol="SSL",
+          kafka_options={{"ssl_context": ssl.create_default_context()}})
 @app.subscribe("t", group="g")
 def handle(record: Record) -> None: ...
 """
