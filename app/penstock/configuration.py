@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import re
-from typing import Final
 
 from penstock import cgroup
 from penstock import settings as settings_module
@@ -16,8 +13,6 @@ from penstock.loading import load_app
 from penstock.memory import bound_of, shortfall
 from penstock.plan import plans
 from penstock.policy import Then
-
-_SECRET: Final = re.compile("password|secret|token|credential|config|proxy", re.IGNORECASE)
 
 
 def rows(target: str) -> list[tuple[str, str, str]]:
@@ -43,8 +38,6 @@ def rows(target: str) -> list[tuple[str, str, str]]:
     for name, value, source in settings_module.effective(settings, app.settings):
         if source == "default" and name in subscribed:
             found.append((name, subscribed[name], "code"))
-        elif name == "PENSTOCK_KAFKA_OPTIONS":
-            found.append((name, _masked(settings.kafka_options), source))
         else:
             found.append((name, value, source))
     return found
@@ -98,11 +91,3 @@ def notes(target: str) -> list[str]:
                 "is to go on"
             )
     return found
-
-
-def _masked(options: dict[str, object]) -> str:
-    """Client options may carry credentials of their own (``proxy_url``)."""
-    if not options:
-        return "-"
-    shown = {k: "********" if _SECRET.search(k) else v for k, v in options.items()}
-    return json.dumps(shown, default=str)

@@ -46,6 +46,9 @@ _SERVICE_LINK = re.compile(
     r"PENSTOCK_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?)"
 )
 
+#: Options of the client that may hold credentials (``proxy_url``).
+_SECRET_OPTION = re.compile("password|secret|token|credential|config|proxy", re.IGNORECASE)
+
 #: Values that no error text may show; the options may hold credentials of their own.
 _MAY_BE_SECRET = re.compile("PASSWORD|TOKEN|OPTIONS")
 
@@ -511,8 +514,9 @@ def _printable(value: object) -> str:
         return "********"
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "-"
-    if isinstance(value, dict):
-        return json.dumps(value) if value else "-"
+    if isinstance(value, dict):  # the client's options
+        shown = {k: "********" if _SECRET_OPTION.search(k) else v for k, v in value.items()}
+        return json.dumps(shown, default=lambda v: f"<{type(v).__name__}>") if value else "-"
     if isinstance(value, float):
         return f"{value:g}"
     return str(value).lower() if isinstance(value, bool) else str(value)

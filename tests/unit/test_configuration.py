@@ -83,3 +83,16 @@ def test_a_limit_that_is_too_low_for_what_may_be_buffered(
         "it, or lower PENSTOCK_WORKERS, PENSTOCK_BUFFER_BYTES or PENSTOCK_FETCH_BYTES"
     )
     assert configuration.notes(target) == ([] if enough else [sentence])
+
+
+def test_objects_of_the_code_are_shown_by_their_class(shop: Path) -> None:
+    target = subscribed(shop, "")
+    settings = (
+        'app = App(bootstrap_servers="kafka:9092", security_protocol="SSL", '
+        'kafka_options={"ssl_context": ssl.create_default_context(), "proxy_url": "http://p:9"})'
+    )
+    text = shop.read_text().replace('app = App(bootstrap_servers="kafka:9092")', settings)
+    shop.write_text(f"import ssl\n{text}")
+    found = {name: value for name, value, _ in configuration.rows(target)}
+    shown = '{"ssl_context": "<SSLContext>", "proxy_url": "********"}'
+    assert found["PENSTOCK_KAFKA_OPTIONS"] == shown
