@@ -446,11 +446,16 @@ def to_wire(settings: Settings) -> dict[str, Any]:
 
 
 def from_wire(sent: object) -> Settings:
-    """What :func:`to_wire` made; nothing else is looked at.
+    """What :func:`to_wire` made; neither the environment nor the code is looked at.
+
+    A worker that a reload started may be of a later version: a setting that it knows alone is
+    left out.
 
     Raises:
         ValueError: it is not that; the text names settings, never their values.
     """
+    if isinstance(sent, dict):
+        sent = {name: value for name, value in sent.items() if name in Settings.model_fields}
     try:
         return Settings.model_validate(sent)
     except ValidationError as error:

@@ -286,3 +286,14 @@ for number in range(3):
 sys.stdout.write("done")
 """)
     assert result.stdout == b"done"
+
+
+def test_the_loggers_that_are_let_through_are_the_client_s() -> None:
+    """After an upgrade that renames one, what helps would be gone without a word."""
+    result = run("""
+import kafka, kafka.coordinator.consumer, kafka.protocol.parser
+from penstock.telemetry.client_logs import DETAILED, _PARSER
+known = logging.root.manager.loggerDict
+print([name for name in (*DETAILED, _PARSER) if name not in known])
+""")
+    assert result.stdout == b"[]\n", result.stderr

@@ -323,6 +323,11 @@ def test_settings_arrive_as_they_were_given(
     assert there == made.model_copy(update=changed)
 
 
+def test_a_worker_of_the_next_version_is_understood() -> None:
+    made = from_wire({"bootstrap_servers": ["a:1"], "of_the_next_version": SECRET})
+    assert made.bootstrap_servers == ("a:1",)
+
+
 def test_the_environment_is_not_read_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
     made = loaded(monkeypatch, env_of(drain_timeout="50"))
     monkeypatch.setenv("PENSTOCK_DRAIN_TIMEOUT", "3")
@@ -337,7 +342,7 @@ def test_the_environment_is_not_read_a_second_time(monkeypatch: pytest.MonkeyPat
         [],
         "settings",
         {},
-        {"bootstrap_servers": ["a:1"], "of_the_next_version": SECRET},
+        {"of_the_next_version": SECRET},
         {"bootstrap_servers": ["a:1"], "control_token": SECRET, "sasl_password": [SECRET]},
     ],
 )
