@@ -435,6 +435,17 @@ def test_work_lost_while_draining_is_not_a_clean_end(make: Make) -> None:
     assert rig.engine.committed == {ONE: Position(1)}
 
 
+def test_work_lost_between_the_order_and_the_poll_loop_is_not_a_clean_end(make: Make) -> None:
+    """The order comes while a rebalance holds the poll loop."""
+    rig = started_rig(make)
+    rig.take_in(3)
+    rig.dispatcher.drain(time.monotonic() + PATIENCE)
+    rig.engine.lose(ZERO)
+    ending = rig.drain()
+    assert (ending.code, ending.clean) == (Exit.FORCED, False)
+    assert "taken away" in ending.reason
+
+
 def test_a_partition_lost_before_the_drain_does_not_taint_it(make: Make) -> None:
     rig = started_rig(make)
     rig.take_in(3)

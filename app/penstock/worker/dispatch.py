@@ -257,7 +257,8 @@ class Dispatcher:
         expected = failure.poison or failure.kind is Kind.TIMEOUT
         how = {"error": failure.text} if expected else {"exception": failure.traceback}
         if outcome is None:
-            log.error("handler failed", partition=str(job.lane.partition), **how)
+            first = (job.records[job.done :] or job.records)[0]
+            log.error("handler failed", record=str(first), **how)
             return
         verdict, how["record"] = outcome.verdict, str(outcome.record)
         if isinstance(verdict, Redelivered):
