@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import note, settings
+from hypothesis import Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -24,14 +25,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from penstock.lifecycle import Kind, Request
+from penstock.lifecycle import Kind, Lifecycle, Outcome, Request, State
+from penstock.supervisor import messages, service, verdict
+from penstock.supervisor.child import Child
+from penstock.supervisor.drain import Drain
+from penstock.supervisor.messages import LastWords
+from penstock.supervisor.reload import Reloads
+from penstock.supervisor.replacement import Renewal, Replacement, Replacing
+from penstock.supervisor.service import Supervisor
 from penstock.supervisor.signals import REQUESTS
+from penstock.supervisor.slots import Slots
+from penstock.supervisor.verdict import Blame, End
 from tests.unit.supervising import FakeProcess, World
 from tests.unit.test_supervisor import GARBAGE
 
 pytestmark = pytest.mark.usefixtures("no_log", "_no_logs")
 
-EXAMPLES = settings(max_examples=150, stateful_step_count=40, derandomize=True)
+EXAMPLES = settings(max_examples=40, stateful_step_count=40, derandomize=True)
 
 ENDS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2]
 SIGNALS = [*ENDS, *[signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT, signal.SIGTTIN] * 2]
@@ -68,7 +78,9 @@ class Life:
         self.tainted = False
         #: The clean end it told of after it had been told to drain: the code it is to end with.
         self.earned: int | None = None
-        self.left = False
+        self.of_another_app = False
+        #: As it last said.
+        self.caught_up = False
 
     @property
     def consumed(self) -> bool:
@@ -92,8 +104,8 @@ class Supervising(RuleBasedStateMachine):
         static=st.sampled_from([None, None, "code", "environment"]),
         stable=st.booleans(),
         batch=st.sampled_from([False, False, True]),
-        up=st.sampled_from([True, True, True, False]),
-        mischief=st.integers(0, 2),
+        up=st.booleans(),
+        mischief=st.integers(0, 3),
         helpful=st.sampled_from([True, True, False]),
     )
     def begin(
@@ -125,6 +137,12 @@ class Supervising(RuleBasedStateMachine):
         self.world = World(first=1)
         self.lives: dict[int, Life] = {}
         self.ends: list[Request] = []
+        #: A batch run ended because it said that it had caught up.
+        self.done_by_itself = False
+        #: Slots that were empty for a moment, where there was no memory for two.
+        self.renewed: set[int] = set()
+        #: 1 once a reload was asked for that must be remembered.
+        self.reloads = 0
         self.draining_since: float | None = None
         self.spawned_before_drain = 0
         self.code_returned: int | None = None
@@ -139,18 +157,29 @@ class Supervising(RuleBasedStateMachine):
         return self.lives.setdefault(process.pid, Life(process, self.world.host.now))
 
     def turn(self, times: int = 1) -> None:
-        self.world.turn(times)
-        for process in self.world.processes:
-            self.life(process)
-        status = self.world.sup.view.status()
-        if self.draining_since is None and status.state == "draining":
-            self.draining_since = self.world.host.now
-            self.spawned_before_drain = len(self.world.processes)
+        for _ in range(times):
+            self.world.turn(1)
+            for process in self.world.processes:
+                self.life(process)
+            status = self.world.sup.view.status()
+            if self.draining_since is None and status.state == "draining":
+                self.draining_since = self.world.host.now
+                self.spawned_before_drain = len(self.world.processes)
+                if self.batch and not self.ends and status.failure is None:
+                    self.done_by_itself = True
+                    self.ends.append(Request(Kind.STOP, "batch"))
+            if self.draining_since is None:
+                self.no_slot_is_empty()
+            else:
+                self.everyone_is_told_to_drain()
 
     def behave_until_running(self) -> None:
         for _ in range(3):
             self.behave()
             self.turn(2)
+
+    def in_slot(self, index: int) -> list[FakeProcess]:
+        return [process for process in self.world.alive() if process.index == index]
 
     def one(self, number: int) -> FakeProcess | None:
         alive = self.world.alive()
@@ -177,6 +206,8 @@ class Supervising(RuleBasedStateMachine):
             self.ends.append(REQUESTS[number])
         if look:
             self.turn()
+            if number == signal.SIGHUP and not self.ends and self.draining_since is None:
+                self.reloads = 1
 
     @rule(
         kind=st.sampled_from(
@@ -188,15 +219,26 @@ class Supervising(RuleBasedStateMachine):
         if self.over:
             return
         self.turn()  # a request over HTTP must not overtake the signals in this history
-        request = Request(kind, "http", hold=hold and kind is Kind.RESTART)
+        request = Request(kind, "http")
         if kind in (Kind.STOP, Kind.RESTART):
             self.ends.append(request)
         self.world.sup.view.ask(request)
 
+    @rule(source=st.sampled_from(["http", "prestop"]))
+    def asked_to_wait(self, source: str) -> None:
+        """A held restart."""
+        if not self.over:
+            self.turn()
+            request = Request(Kind.RESTART, source, hold=True)
+            self.ends.append(request)
+            self.world.sup.view.ask(request)
+
     @rule(index=st.integers(0, 1), room=st.booleans())
     def recycle(self, index: int, room: bool) -> None:
         if self.world.sup.slots.worker(index) is not None and not self.over:
-            self.world.sup.replace(index, "memory", room=room)
+            made = self.world.sup.replace(index, "memory", room=room)
+            if made is not None and not room:
+                self.renewed.add(index)
 
     @rule(which=st.integers(0, 3))
     def hello(self, which: int) -> None:
@@ -218,9 +260,11 @@ class Supervising(RuleBasedStateMachine):
     @rule(which=st.integers(0, 3))
     def hello_of_another_app(self, which: int) -> None:
         process = self.one(which)
-        if process is not None and not self.life(process).greeted:
+        known = any(life.consumed for life in self.lives.values())
+        if process is not None and known and not self.life(process).greeted:
             self.mischief -= 1
             self.life(process).greeted = True
+            self.life(process).of_another_app = True
             process.hello(self.settings, subscriptions=2)
 
     @rule(which=st.integers(0, 3), caught_up=st.booleans(), joined=st.booleans())
@@ -228,6 +272,8 @@ class Supervising(RuleBasedStateMachine):
         process = self.one(which)
         if process is not None and self.life(process).consumed:
             self.sit(process)
+            if not process.told("drain"):  # what it learns after that comes too late
+                self.life(process).caught_up = caught_up
             process.status(caught_up=caught_up, joined=joined)
 
     @rule(which=st.integers(0, 3), data=st.sampled_from([g for g in GARBAGE if b"hello" not in g]))
@@ -251,7 +297,49 @@ class Supervising(RuleBasedStateMachine):
             self.leaves(process, lingers=lingers)
 
     @precondition(lambda self: self.mischief > 0)
-    @rule(which=st.integers(0, 3), bad=st.sampled_from(BAD_WORDS), code=st.sampled_from(DEATHS))
+    @rule(which=st.integers(0, 1), code=st.sampled_from(DEATHS), goes_on=st.booleans())
+    def half_a_reload_and_a_death(self, which: int, code: int, goes_on: bool) -> None:
+        self.half_a_reload()
+        both = [p for p in self.world.alive() if len(self.in_slot(p.index)) > 1]
+        if both:
+            self.mischief -= 1
+            both[which].end(code)
+            if goes_on:
+                self.go_on(2)
+
+    @precondition(lambda self: not any(life.greeted for life in self.lives.values()))
+    @rule(number=st.sampled_from(ENDS), looks=st.tuples(st.booleans(), st.booleans()))
+    def an_end_before_the_first_hello(self, number: int, looks: tuple[bool, bool]) -> None:
+        self.signalled(number, look=looks[0])
+        self.behave()
+        if looks[1]:
+            self.turn(2)
+
+    @precondition(lambda self: self.mischief > 0)
+    @rule(number=st.sampled_from(ENDS), which=st.integers(0, 1), bad=st.sampled_from(BAD_WORDS))
+    def an_end_in_words_that_nobody_can_read(
+        self, number: int, which: int, bad: dict[str, Any]
+    ) -> None:
+        self.go_on(2)
+        self.signalled(number, look=True)
+        process = self.one(which)
+        if process is not None and process.told("drain"):
+            self.mischief -= 1
+            self.life(process).tainted = True
+            process.say("drained", **bad)
+            process.end(4 if process.told("drain")[-1]["restart"] else 0)
+
+    @precondition(lambda self: self.mischief > 0)
+    @rule(which=st.integers(0, 3))
+    def says_too_early_that_it_is_done(self, which: int) -> None:
+        process = self.one(which)
+        if process is not None and not process.told("drain"):
+            self.mischief -= 1
+            self.life(process).tainted = True
+            process.drained(code=4)
+
+    @precondition(lambda self: self.mischief > 0)
+    @rule(which=st.integers(0, 3), bad=st.sampled_from(BAD_WORDS), code=st.sampled_from([0, 2, 4]))
     def last_words_that_nobody_can_read(self, which: int, bad: dict[str, Any], code: int) -> None:
         process = self.victim(which)
         if process is not None:
@@ -295,6 +383,15 @@ class Supervising(RuleBasedStateMachine):
                 process.hello(self.settings)
         self.turn(2)
 
+    @rule(look=st.booleans())
+    def hup(self, look: bool) -> None:
+        self.signalled(signal.SIGHUP, look=look)
+
+    @rule(number=st.sampled_from(ENDS), look=st.booleans())
+    def half_a_reload_and_an_end(self, number: int, look: bool) -> None:
+        self.half_a_reload()
+        self.signalled(number, look=look)
+
     @rule()
     def behave(self) -> None:
         """Everyone does what it is there for; nobody has looked yet."""
@@ -306,7 +403,7 @@ class Supervising(RuleBasedStateMachine):
                 self.leaves(process, lingers=False)
             elif process.told("start"):
                 self.sit(process)
-                process.status()
+                process.status(caught_up=self.life(process).caught_up)
 
     @rule(seconds=st.sampled_from([0.1, 0.1, 1.0, 1.0, 4.0, 16.0, 21.0, 125.0]))
     def wait(self, seconds: float) -> None:
@@ -320,7 +417,7 @@ class Supervising(RuleBasedStateMachine):
     # -- what processes do -------------------------------------------------------------
 
     def sit(self, process: FakeProcess) -> None:
-        if self.static:
+        if self.static and self.life(process).earned is None:
             self.seated.add(process.index)
 
     def leaves(self, process: FakeProcess, *, lingers: bool) -> None:
@@ -329,6 +426,8 @@ class Supervising(RuleBasedStateMachine):
         if life.earned is None:
             life.earned = process.drained()
             if order["seat"] == "leave":
+                before = [p for p in self.in_slot(process.index) if p.pid < process.pid]
+                assert not (self.static and before), "it took the seat of one that is not done"
                 self.seated.discard(process.index)
         if not lingers:
             process.end(life.earned)
@@ -346,31 +445,38 @@ class Supervising(RuleBasedStateMachine):
         if status.reload.state == "done":
             asked = status.reload.asked_at
             assert asked is not None
-            since = asked.timestamp() - 1_700_000_000
+            since = asked.timestamp() - 1_700_000_000 - 0.001  # a datetime rounds
             living = {w.pid for w in status.workers}
             for process in self.world.processes:
                 if process.pid in living:
                     assert process.spawned_at >= since, "an older worker outlived the reload"
         assert status.reload.state != "given up" or status.reload.reason
+        assert status.reload.id >= self.reloads, "forgotten"
 
     @invariant()
     def nothing_is_started_while_ending(self) -> None:
         if self.draining_since is not None:
             assert len(self.world.processes) == self.spawned_before_drain
 
-    @invariant()
     def everyone_is_told_to_drain(self) -> None:
         """A static member's successor waits: it must not take the seat from who still has it."""
-        if self.draining_since is None:
-            return
-        self.turn()
-        first: dict[int, FakeProcess] = {}
         for process in self.world.alive():
-            first.setdefault(process.index, process)
-        for process in self.world.alive():
-            if self.static and process is not first[process.index]:
+            if self.static and process is not self.in_slot(process.index)[0]:
                 continue
-            assert process.told("drain"), f"process {process.pid} does not know"
+            orders = process.told("drain")
+            assert orders, f"process {process.pid} does not know"
+            assert orders[-1]["restart"] == (self.wanted() != 0 or not self.ends)
+
+    def no_slot_is_empty(self) -> None:
+        under_way = self.world.sup.replacing.current
+        renewing = {under_way.index} if isinstance(under_way, Renewal) else set()
+        if self.world.sup.settings is not None:
+            assert renewing | {p.index for p in self.world.alive()} == set(range(self.workers))
+
+    @invariant()
+    def nobody_does_the_work_of_another_app(self) -> None:
+        for life in self.lives.values():
+            assert not (life.of_another_app and life.consumed)
 
     @invariant()
     def one_or_two_in_a_slot(self) -> None:
@@ -394,7 +500,7 @@ class Supervising(RuleBasedStateMachine):
     def wanted(self) -> int | None:
         """The planned code that was asked for; None if nothing was."""
         if not self.ends:
-            return 0 if self.batch else None
+            return None
         stops = [r for r in self.ends if r.kind is Kind.STOP]
         if self.ends[0].hold:
             stops = [r for r in stops if not r.releases_hold]
@@ -428,6 +534,9 @@ class Supervising(RuleBasedStateMachine):
         self.judge(code)
 
     def judge(self, code: int) -> None:
+        status = self.world.sup.view.status()
+        told = ("done", "given up") if status.reload.id else ("none",)
+        assert status.reload.state in told, "nobody learns what became of the reload"
         assert [record.code for record in self.world.host.records] in ([code], [])
         for process in self.world.processes:
             assert process.is_reaped, f"process {process.pid} was left behind"
@@ -440,9 +549,14 @@ class Supervising(RuleBasedStateMachine):
                 f"(told {life.earned}, tainted {life.tainted})"
             )
         assert code == self.wanted()
+        if self.done_by_itself:
+            last = {life.process.index: life for life in self.lives.values() if life.consumed}
+            assert all(life.caught_up for life in last.values())
         only_stops = all(r.kind is Kind.STOP for r in self.ends)
         if code == 0 and only_stops and self.static and self.known_static:
-            assert not self.seated, "left the group, it says, and a seat is still taken"
+            assert not self.seated - self.renewed, (
+                "left the group, it says, and a seat is still taken"
+            )
 
     @property
     def known_static(self) -> bool:
@@ -450,5 +564,233 @@ class Supervising(RuleBasedStateMachine):
         return self.static == "environment" or self.world.sup.settings is not None
 
 
+def explore(rounds: int, looking: settings) -> None:
+    """Several short searches find more than a long one, which varies what it has found."""
+    for number in range(rounds):
+        machine = type(f"Supervising{number}", (Supervising,), {})  # its name is the seed
+        run_state_machine_as_test(machine, settings=looking)
+
+
 def test_whatever_happens() -> None:
-    run_state_machine_as_test(Supervising, settings=EXAMPLES)
+    explore(4, EXAMPLES)
+
+
+# -- what the machine is worth: faults, put back one at a time -------------------------------
+
+Patch = pytest.MonkeyPatch
+
+
+def _swallowed_end(patch: Patch) -> None:
+    """The end of a worker that is being replaced is the reload's, whatever it is."""
+    begin, real = Replacement.__init__, verdict.blame
+    replaced = []
+
+    def init(self: Replacement, sup: Any, old: Child, new: Child, reason: str) -> None:
+        replaced.append(old)
+        begin(self, sup, old, new, reason)
+
+    def blame(worker: Any, end: End, *, spare: bool) -> Blame:
+        mine = worker in replaced and worker.draining
+        return Blame.NOBODY if mine else real(worker, end, spare=spare)
+
+    patch.setattr(Replacement, "__init__", init)
+    patch.setattr(service, "blame", blame)
+
+
+def _late_hello_opens(patch: Patch) -> None:
+    """A hello that is read while draining opens the service, and starts the other workers."""
+
+    def greeted(self: Supervisor, child: Child) -> None:
+        if child.hello is not None and self.settings is None:
+            self._open(child)
+
+    def spawn(self: Supervisor, index: int) -> Child:
+        return self._admit(self.host.spawn(index, self._target))
+
+    patch.setattr(Supervisor, "_greeted", greeted)
+    patch.setattr(Supervisor, "spawn", spawn)
+
+
+def _trusted_status(patch: Patch) -> None:
+    """A status is taken for what it ought to be."""
+
+    def reported(self: Child, message: Any) -> None:
+        try:
+            self.tally = messages.read_tally(message)
+        except ValueError as error:
+            raise RuntimeError("PID 1 ends") from error
+
+    patch.setattr(Child, "_reported", reported)
+
+
+def _trusted_hello(patch: Patch) -> None:
+    """A hello that cannot be read leaves a worker that nobody waits for."""
+    patch.setattr(Child, "unusable", property(lambda _: None, lambda _, __: None), raising=False)
+
+
+def _reload_told_nowhere(patch: Patch) -> None:
+    patch.setattr(Reloads, "over", lambda *_, **__: None)
+
+
+def _forgotten_reload(patch: Patch) -> None:
+    """HUP while starting is refused."""
+    real = Lifecycle.request
+
+    def request(self: Lifecycle, asked: Request, *, alive: bool) -> Outcome:
+        if asked.kind is Kind.RELOAD and self.state is State.STARTING:
+            return Outcome.REFUSED
+        return real(self, asked, alive=alive)
+
+    patch.setattr(Lifecycle, "request", request)
+
+
+def _seat_left_behind(patch: Patch) -> None:
+    """A worker without a hello is killed at once, whoever sits in its seat."""
+    patch.setattr(Drain, "_gives_up_seat", lambda *_: False)
+
+
+def _seat_taken_away(patch: Patch) -> None:
+    """A successor is told to leave while the worker before it still commits."""
+    real = Drain._tell
+
+    def tell(self: Drain, now: float) -> None:
+        before = Slots.__iter__
+        with patch.context() as alone:
+            alone.setattr(
+                Slots, "__iter__", lambda s: iter([[c] for slot in before(s) for c in slot])
+            )
+            real(self, now)
+
+    patch.setattr(Drain, "_tell", tell)
+
+
+def _not_in_the_table(patch: Patch) -> None:
+    """A successor is kept beside the table."""
+
+    def everyone(self: Slots) -> list[Child]:
+        return [slot[0] for slot in self]
+
+    patch.setattr(Slots, "everyone", everyone)
+    patch.setattr(Drain, "_tell", lambda *_: None)
+
+
+def _empty_slot(patch: Patch) -> None:
+    """The death of a successor is never the service's, though nobody is left for the slot."""
+    patch.setattr(Supervisor, "_is_spare", lambda self, c: self.slots.before(c) is not None)
+
+
+def _planned_failure(patch: Patch) -> None:
+    """A worker's failure may have the code 0 or 4."""
+    patch.setattr(service, "failing", lambda code: code)
+
+
+def _believed_words(patch: Patch) -> None:
+    """Last words that cannot be read are clean."""
+    patch.setattr(
+        messages, "read_drained", lambda said: LastWords(said.get("code", 4), clean=True, reason="")
+    )
+
+
+def _unasked_words(patch: Patch) -> None:
+    """Clean last words are believed that came before the order to drain."""
+
+    def drained(self: Child, message: Any) -> None:
+        self.last_words = messages.read_drained(message)
+
+    patch.setattr(Child, "_drained", drained)
+
+
+def _code_is_enough(patch: Patch) -> None:
+    """0 and 4 are believed without a word."""
+    real = verdict.judge
+
+    def judge(worker: Any, code: int) -> End:
+        return End(code, planned=True, reason="") if code in (0, 4) else real(worker, code)
+
+    patch.setattr(service, "judge", judge)
+
+
+def _killed_is_discarded(patch: Patch) -> None:
+    """Whoever we end ourselves costs nothing."""
+    real = verdict.judge
+
+    def judge(worker: Any, code: int) -> End:
+        if worker.killed:
+            return End(0, planned=True, reason="", counts=False)
+        return real(worker, code)
+
+    patch.setattr(service, "judge", judge)
+    patch.setattr(Supervisor, "fail", lambda *_, **__: None)
+
+
+def _no_deadline(patch: Patch) -> None:
+    patch.setattr(Drain, "_keep_deadline", lambda *_: None)
+
+
+def _told_once(patch: Patch) -> None:
+    """A stop that outranks a restart reaches nobody."""
+    real = Child.drain
+
+    def drain(self: Child, **order: Any) -> None:
+        if self.order is None:
+            real(self, **order)
+
+    patch.setattr(Child, "drain", drain)
+
+
+def _impatient(patch: Patch) -> None:
+    """A held restart does not wait."""
+    patch.setattr(Lifecycle, "waits_for_release", property(lambda _: False))
+
+
+def _caught_up_in_between(patch: Patch) -> None:
+    """A batch is done although a worker that just came says nothing yet."""
+    real = Supervisor._stop_if_caught_up
+
+    def stop_if_caught_up(self: Supervisor) -> None:
+        with patch.context() as hasty:
+            hasty.setattr(Replacing, "busy", property(lambda _: False))
+            hasty.setattr(
+                Slots, "workers", lambda s: [c for c in s.everyone() if c.facts.joined] * 2
+            )
+            hasty.setattr(Supervisor, "places", 2 * len(self.slots.workers()))
+            real(self)
+
+    patch.setattr(Supervisor, "_stop_if_caught_up", stop_if_caught_up)
+
+
+def _two_at_a_time(patch: Patch) -> None:
+    """A worker is replaced while another one is."""
+    patch.setattr(Replacing, "replace", lambda self, index, reason: self._begin(index, reason))
+
+
+FAULTS = [
+    _swallowed_end,
+    _late_hello_opens,
+    _trusted_status,
+    _trusted_hello,
+    _reload_told_nowhere,
+    _forgotten_reload,
+    _seat_left_behind,
+    _seat_taken_away,
+    _not_in_the_table,
+    _empty_slot,
+    _planned_failure,
+    _believed_words,
+    _unasked_words,
+    _code_is_enough,
+    _killed_is_discarded,
+    _no_deadline,
+    _told_once,
+    _impatient,
+    _caught_up_in_between,
+    _two_at_a_time,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_machine_finds(fault: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    fault(monkeypatch)
+    looking = settings(EXAMPLES, phases=[Phase.generate], report_multiple_bugs=False)
+    with pytest.raises((AssertionError, RuntimeError)):
+        explore(20, looking)

@@ -142,12 +142,7 @@ def _unfit(sup: Supervisor, new: Child, now: float) -> str | None:
     if new.hello is None:
         late = now - new.spawned_at > PATIENCE
         return f"the new worker did not come up in {PATIENCE:g} s" if late else None
-    before, after = len(sup.subscriptions), len(new.hello.subscriptions)
-    if before != after:  # which worker does what goes by that number
-        return (
-            f"the application has {after} subscriptions now, and had {before}: restart the service"
-        )
-    return None
+    return sup.misfit(new.hello)
 
 
 class Replacing:

@@ -36,7 +36,7 @@ from penstock.supervisor.health import WorkerHealth
 from penstock.supervisor.host import Host
 from penstock.supervisor.journal import Journal
 from penstock.supervisor.last_record import write_down
-from penstock.supervisor.messages import Reading
+from penstock.supervisor.messages import Hello, Reading
 from penstock.supervisor.post_mortem import PostMortem
 from penstock.supervisor.quit import ask_sidecars
 from penstock.supervisor.recycling import Recycling
@@ -201,6 +201,8 @@ class Supervisor:
         """A worker has imported the app; from the first one the settings are known."""
         if self.lifecycle.ending or self.slots.before(child) is not None:
             return  # nothing is opened any more; of a successor its replacement takes care
+        if self.settings is not None and child.hello is not None:
+            child.unusable = self.misfit(child.hello)
         if child.unusable is not None:
             self.fail(Exit.CRASHED, f"worker {child.index}: {child.unusable}", gone=True)
         elif self.settings is None:
@@ -469,9 +471,21 @@ class Supervisor:
         """Exits of this service so far."""
         return None if self._journal is None else self._journal.history
 
+    def misfit(self, hello: Hello) -> str | None:
+        """Why a worker that says this cannot work beside the others."""
+        before, after = len(self.subscriptions), len(hello.subscriptions)
+        if before == after:
+            return None
+        return (  # which worker does what goes by that number
+            f"the application has {after} subscriptions now, and had {before}: restart the service"
+        )
+
     def healths(self) -> list[WorkerHealth]:
-        """For the probes: one a slot."""
-        return [child.health() for child in self.slots.workers()]
+        """For the probes: one a slot, also one that is empty for a moment."""
+        found = {child.index: child.health() for child in self.slots.workers()}
+        missing = () if self.lifecycle.ending else set(range(self.places)).difference(found)
+        nobody = {n: WorkerHealth(n, joined=False, polled_at=None, working=()) for n in missing}
+        return list((found | nobody).values())
 
     def instance_of(self, index: int) -> str | None:
         """The ``group.instance.id`` of a worker."""
