@@ -64,14 +64,14 @@ def to_the_end(
     if verdict.status or stays_away:
         return verdict
     if successor is None:
-        return outcome.of_return(None, AGAIN)
+        return outcome.of_return(None, written_down_after(asked), AGAIN)
     for report in client.poll_on(until - time.monotonic()):
         if report is not None:
             successor = report
             show(report)
             if report.get("ready"):
                 break
-    return outcome.of_return(successor, seconds)
+    return outcome.of_return(successor, written_down_after(asked), seconds)
 
 
 def _until_it_ends(
@@ -131,19 +131,27 @@ def written_down(asked: Asked) -> Ended | None:
     """
     if not asked.journal or not asked.run:
         return None
-    started = False
-    for line in _lines(asked.journal):
-        if asked.run.encode() not in line:
-            continue
-        entry = _parsed(line)
-        if entry.get("run") != asked.run:
-            continue
+    of_it = [entry for entry in _entries(asked.journal) if entry.get("run") == asked.run]
+    if not of_it:
+        return None
+    for entry in of_it:
         if entry.get("t") == "exit":
             return Ended.of(entry)
-        started = started or entry.get("t") == "start"
-    if not started:
-        return None
     return Ended(None, "its journal has no exit record: it was killed, or could not write it")
+
+
+def written_down_after(asked: Asked) -> Ended | None:
+    """What the journal says of the last end of a run after the one that was asked."""
+    latest, seen = None, False
+    for entry in _entries(asked.journal or ""):
+        if entry.get("t") == "exit":
+            latest = Ended.of(entry) if seen else None
+            seen = seen or entry.get("run") == asked.run
+    return latest
+
+
+def _entries(path: str) -> list[dict[str, Any]]:
+    return [entry for line in _lines(path) if (entry := _parsed(line))]
 
 
 def _lines(path: str) -> list[bytes]:

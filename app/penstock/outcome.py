@@ -69,14 +69,13 @@ def of_end(kind: str, ended: Ended | None) -> Verdict:
             "the `penstock status` of its next run do",
         )
     if ended.code == wanted:
-        return Verdict(0, f"the service exited {wanted} {wanted.name}, as asked")
+        return Verdict(0, f"the service exited {_named(wanted)}, as asked")
     if ended.code is None:
         return Verdict(1, f"the service ended without a word: {ended.reason}")
-    name = name_of(ended.code)
     why = f": {ended.reason}" if ended.reason else ""
     if ended.code in PLANNED:
         why = f": something else was asked for, too ({ended.reason})"
-    return Verdict(1, f"the service exited {ended.code} {name} and not {wanted} {wanted.name}{why}")
+    return Verdict(1, f"the service exited {_named(ended.code)} and not {_named(wanted)}{why}")
 
 
 def still_there(report: Report, seconds: float) -> Verdict:
@@ -88,11 +87,17 @@ def still_there(report: Report, seconds: float) -> Verdict:
     )
 
 
-def of_return(report: Report | None, seconds: float) -> Verdict:
-    """The verdict on a service that exited 4; ``report`` is its next run's last word, if any.
+def of_return(report: Report | None, failed: Ended | None, seconds: float) -> Verdict:
+    """The verdict on a service that exited 4 and was waited for.
 
-    Without one nothing started it again: that it should is not known here.
+    ``report`` is its next run's last word, if any; ``failed`` is how a run after it ended, if one
+    did. With neither nothing started it again: that something should is not known here.
     """
+    if failed is not None and not (report is not None and report.get("ready")):
+        code = "ended without a word" if failed.code is None else f"exited {_named(failed.code)}"
+        return Verdict(
+            1, f"the service exited 4 RESTART, as asked, but the next run {code}: {failed.reason}"
+        )
     if report is None:
         return Verdict(
             0, f"the service exited 4 RESTART, as asked; nothing started it again in {seconds:g} s"
@@ -121,8 +126,8 @@ def of_reload_that_ended(ended: Ended | None) -> Verdict:
     """The verdict when the service ended, or was started anew, before its reload was over."""
     if ended is None:
         return Verdict(UNKNOWN, f"the reload did not end: {of_end('reload', None).text}")
-    code = "without a word" if ended.code is None else f"{ended.code} {name_of(ended.code)}"
-    return Verdict(1, f"the service exited {code} before the reload was over: {ended.reason}")
+    code = "ended without a word" if ended.code is None else f"exited {_named(ended.code)}"
+    return Verdict(1, f"the service {code} before the reload was over: {ended.reason}")
 
 
 def progress(report: Report) -> tuple[str, str]:
@@ -150,6 +155,10 @@ def progress(report: Report) -> tuple[str, str]:
     age = render.duration(oldest["age_seconds"])
     more = f" and {len(held) - 1} more" if len(held) > 1 else ""
     return name, f"draining: waits for {name}{more}, in its handler for {age}; {left}"
+
+
+def _named(code: int) -> str:
+    return f"{int(code)} {name_of(code)}"
 
 
 def _records(number: int) -> str:

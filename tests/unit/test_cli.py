@@ -464,6 +464,19 @@ def test_wait_reads_the_end_in_the_journal(
 
 
 @pytest.mark.usefixtures("_no_patience")
+def test_wait_hears_of_a_next_run_that_never_listened(
+    service: Listener, capsys: Capture, tmp_path: Path
+) -> None:
+    """Code or configuration that does not start: HTTP never opens, and nobody is there to ask."""
+    done = {"t": "exit", "run": "r1", "code": 4, "reason": ""}
+    failed = {"t": "exit", "run": "r2", "code": 78, "reason": "PENSTOCK_WORKERS=x is no number"}
+    answer = {"outcome": "accepted", "status": report(run="r1")}
+    service.post = (202, {**answer, "journal": journal_with(tmp_path, STARTED, done, failed)})
+    assert cli.main(["restart", "--wait"]) == 1
+    assert "but the next run exited 78 CONFIG: PENSTOCK_WORKERS=x" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_no_patience")
 @pytest.mark.parametrize("kind", ["stop", "restart", "reload"])
 @pytest.mark.parametrize("journal", [None, "/nonexistent/journal.jsonl", "another"])
 def test_wait_does_not_guess(

@@ -464,7 +464,8 @@ class Supervisor:
     @property
     def journal_path(self) -> str | None:
         """The file that the exit will be written to."""
-        return None if self._journal is None else str(self._journal.path.absolute())
+        journal = self._journal
+        return None if journal is None or journal.degraded else str(journal.path.absolute())
 
     @property
     def history(self) -> ExitHistory | None:
