@@ -258,8 +258,8 @@ def test_a_stop_that_comes_while_the_client_closes_for_a_restart_gives_the_seat_
     class Engine(FakeEngine):
         def close(self, seat: Seat, timeout: float) -> None:
             super().close(seat, timeout)
-            worker.drain(restart=False, seat=Seat.LEAVE)
             order = worker.worker._order
+            worker.drain(restart=False, seat=Seat.LEAVE)
             over = time.monotonic() + PATIENCE
             while worker.worker._order is order:
                 assert time.monotonic() < over
