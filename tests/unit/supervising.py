@@ -20,7 +20,8 @@ from penstock.board import Board, Working
 from penstock.cgroup import ProcessMemory, Reading
 from penstock.channel import Channel, Message
 from penstock.http.server import HttpServer
-from penstock.settings import Settings, to_wire
+from penstock.settings import Settings
+from penstock.settings_wire import to_wire
 from penstock.supervisor.child import Process
 from penstock.supervisor.descendants import Leader
 from penstock.supervisor.exit_record import ExitRecord

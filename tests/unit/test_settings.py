@@ -14,7 +14,8 @@ from pydantic import SecretStr
 
 from penstock import settings as settings_module
 from penstock.errors import ConfigError
-from penstock.settings import Settings, effective, env_name, from_wire, load, to_wire, unknown_names
+from penstock.settings import Settings, effective, env_name, load, unknown_names
+from penstock.settings_wire import from_wire, to_wire
 
 SECRET = "hunter2-hunter2"
 NAMES = sorted(env_name(field) for field in Settings.model_fields)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from penstock.settings import Settings, from_wire
+from penstock.settings import Settings
+from penstock.settings_wire import from_wire
 from penstock.supervisor.exit_record import InFlight, read_code
 from penstock.telemetry.tally import Tally
 

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     from penstock.kafka import credentials  # noqa: PLC0415
     from penstock.loading import load_app  # noqa: PLC0415
     from penstock.plan import plans  # noqa: PLC0415
-    from penstock.settings import to_wire  # noqa: PLC0415
+    from penstock.settings_wire import to_wire  # noqa: PLC0415
     from penstock.telemetry import logs  # noqa: PLC0415
 
     env = os.environ
