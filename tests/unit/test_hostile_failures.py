@@ -241,6 +241,50 @@ def test_a_crash_ends_the_service_and_its_record_stays(
     assert all(thread.is_alive() for thread in rig.runners())
 
 
+LEAVING = ("plain", "str exits", "group", "cancelled", "timeout", "poison", "undecodable")
+
+
+@pytest.mark.parametrize("how", ["drain", "revocation"])
+@pytest.mark.parametrize("then", THEN)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("error", LEAVING)
+def test_what_fails_while_its_partition_leaves_stays_unless_it_cannot_be_decoded(
+    make: Callable[..., Rig], error: str, place: str, then: str, how: str
+) -> None:
+    begun, left = threading.Event(), threading.Event()
+
+    def fail(offset: int) -> None:
+        if offset == CULPRIT:
+            begun.set()
+            assert left.wait(PATIENCE)
+            failure = FAILURES[error]()
+            raise failure
+
+    batch = Batch(count=3) if "batch" in place else False
+    rig = make(PLACES[place](fail, []), then=THEN[then], batch=batch, retry=Retry(attempts=1))
+    dispatcher = rig.dispatcher
+    dispatcher.assigned(fresh(ZERO))
+    dispatcher.feed({ZERO: given()})
+    assert begun.wait(PATIENCE)
+    if how == "drain":
+        dispatcher.drain(time.monotonic() + PATIENCE)
+    else:
+        dispatcher.revoking([ZERO])
+    left.set()
+    assert dispatcher.wait_idle(PATIENCE)
+    assert dispatcher.settled([ZERO])
+    failed = rig.tally.failures.get("orders", {})
+    in_decoder = place in ("validator", "dataclass") and error == "plain"
+    if batch or not (error == "undecodable" or in_decoder):
+        assert (dispatcher.fatal, rig.letters, sum(failed.values())) == (None, [], 0)
+        assert rig.position() == (0 if batch else CULPRIT)
+        return
+    assert sum(failed.values()) == 1
+    assert (dispatcher.fatal is not None) == (then == "stop")
+    assert rig.position() == (CULPRIT if then == "stop" else CULPRIT + 1)
+    assert len(rig.letters) == (then == "dead_letter")
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_an_exception_raised_again_and_again_does_not_grow(
     make: Callable[..., Rig], place: str
