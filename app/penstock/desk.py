@@ -580,10 +580,8 @@ class Desk:
     def reached(self, offsets: Mapping[Partition, int]) -> None:
         """Where the client goes on reading; everything that it brought before was fed.
 
-        Not while draining: what arrives then is refused, and moves the client on all the same.
+        What was fed and refused counts as unfinished (:attr:`penstock.lane.Lane.cut`).
         """
-        if self.draining:
-            return
         for partition, offset in offsets.items():
             lane = self._lanes.get(partition)
             if lane is not None:

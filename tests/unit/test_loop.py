@@ -264,6 +264,26 @@ def test_where_the_client_is_is_committed_when_nothing_is_unfinished(make: Make)
     rig.consume_until(lambda: rig.engine.committed == {ZERO: Position(5), ONE: Position(3)})
 
 
+def test_a_drain_commits_where_the_client_is_too(make: Make) -> None:
+    """Or a restart right behind a transaction would leave its marker as lag until the next."""
+    rig = started_rig(make, offsets=3)  # no commit is due before the drain
+    rig.engine.tail[ZERO] = 4
+    rig.take_in(3)
+    rig.consume_until(lambda: rig.engine.position[ZERO] == 4)
+    assert rig.drain().clean
+    assert rig.engine.committed == {ZERO: Position(4)}
+
+
+def test_what_a_drain_refuses_is_not_committed_past(make: Make) -> None:
+    """The drain began on the control thread, between a poll and what it brought."""
+    rig = started_rig(make, offsets=3)
+    rig.engine.on_poll = rig.dispatcher.drain
+    rig.consume_until(lambda: rig.engine.position[ZERO] == 3)
+    assert rig.drain().clean
+    assert rig.work.finished == []
+    assert rig.engine.committed == {}
+
+
 def test_a_record_that_a_drain_drops_is_not_committed_past(make: Make) -> None:
     work = Work(blocked={(0, 0)})
     rig = started_rig(make, work=work, commit_interval=0.001)

@@ -247,6 +247,8 @@ class PollLoop:
             self._seat, self._restart = seat, restart
         self._state = "draining"
         self._dispatcher.drain(budget.handlers_by)  # the control thread may have been quicker
+        # For the last time: what the polls below bring is not fed.
+        self._dispatcher.reached(self._engine.positions())
         self._tell()
         kafka = fatal if isinstance(fatal, KafkaFailure) else self._finish_handlers(budget)
         if kafka is not None:
