@@ -23,6 +23,8 @@ MARK: Final = "_STARTED_BY_PENSTOCK"
 
 #: Looking again finds what was started meanwhile; a fork bomb is not ours to win against.
 _PASSES: Final = 10
+#: Seconds between two looks at a process whose end nothing tells.
+_LOOK: Final = 0.02
 _GONE: Final = frozenset("ZXx")
 #: ``multiprocessing``'s own helper. It outlives those that it serves, by a moment, to remove
 #: the shared memory and semaphores that they left; it ends by itself, and ignores TERM.
@@ -155,8 +157,7 @@ def send(process: Process, number: int) -> bool:
     except OSError:  # a kernel or a sandbox without
         return _signalled(lambda: os.kill(process.pid, number))
     try:
-        now = read(process.pid)
-        if now is None or now.ended or now.started != process.started:
+        if not _is_there(process):
             return False
         return _signalled(lambda: signal.pidfd_send_signal(handle, number))
     finally:
@@ -189,16 +190,28 @@ def kill(find: Callable[[], list[Process]]) -> dict[int, str]:
 def wait_for(some: Iterable[Process], seconds: float) -> None:
     """Wait until they have all ended, or for so long."""
     until = time.monotonic() + seconds
+    poller = select.poll()
+    waiting: set[int] = set()
+    unseen: list[Process] = []  # no handle tells of their end
     with contextlib.ExitStack() as stack:
-        poller = select.poll()
-        waiting = set()
         for process in some:
-            with contextlib.suppress(OSError):
+            try:
                 handle = os.pidfd_open(process.pid)
-                stack.callback(os.close, handle)
-                poller.register(handle, select.POLLIN)
-                waiting.add(handle)
-        while waiting and (left := until - time.monotonic()) > 0:
-            for handle, _ in poller.poll(left * 1000):
+            except ProcessLookupError:
+                continue
+            except OSError:  # as in send
+                unseen.append(process)
+                continue
+            stack.callback(os.close, handle)
+            poller.register(handle, select.POLLIN)
+            waiting.add(handle)
+        while (waiting or unseen) and (left := until - time.monotonic()) > 0:
+            for handle, _ in poller.poll(1000 * (min(left, _LOOK) if unseen else left)):
                 poller.unregister(handle)
                 waiting.discard(handle)
+            unseen = [process for process in unseen if _is_there(process)]
+
+
+def _is_there(process: Process) -> bool:
+    now = read(process.pid)
+    return now is not None and not now.ended and now.started == process.started

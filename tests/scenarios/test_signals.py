@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -98,24 +97,3 @@ def test_under_load_with_slow_handlers_and_two_workers(launch: Launch, load_for:
         service.start().until_ready()
     report = load.report()
     assert report.perfect, str(report)
-
-
-def blocks_term(pid: int) -> bool:
-    """Whether a process keeps TERM waiting, by its mask in /proc."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "SigBlk":
-            return bool(int(value, 16) >> (signal.SIGTERM - 1) & 1)
-    return False
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGUSR2, 4)])
-def test_a_signal_in_the_first_moments_waits(launch: Launch, number: int, code: int) -> None:
-    """Before there are handlers, TERM would be a death (or, for PID 1, nothing at all)."""
-    service = launch().start()
-    while not blocks_term(service.pid):  # some 50 ms, between the interpreter and the imports
-        assert service.running, "never seen blocking: it must have begun and ended meanwhile"
-        if service.log_lines("started"):
-            pytest.fail("it started without ever keeping TERM waiting")
-    service.send(number)
-    assert service.wait() == code

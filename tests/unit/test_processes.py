@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -101,3 +103,23 @@ def test_a_pid_that_was_given_anew_is_not_signalled(sleeper: subprocess.Popen[by
     assert sleeper.poll() is None
     assert processes.send(found, signal.SIGKILL)
     assert sleeper.wait(20) == -signal.SIGKILL
+
+
+def test_without_process_handles(
+    monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """Some sandboxes have none: waited for all the same, and signalled by number."""
+
+    def none(_pid: int) -> int:
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(os, "pidfd_open", none)
+    found = processes.table()[sleeper.pid]
+    before = time.monotonic()
+    processes.wait_for([found], 0.1)
+    assert time.monotonic() - before >= 0.1
+    assert processes.send(found, signal.SIGKILL)
+    processes.wait_for([found], 20)
+    read = processes.read(sleeper.pid)
+    assert read is not None
+    assert read.ended
