@@ -64,6 +64,7 @@ class Desk:
             total=settings.buffer_records,
             batch=settings.max_poll_records,
             size=settings.buffer_bytes,
+            poll=settings.fetch_bytes,
         )
         self._lanes: dict[Partition, Lane] = {}
         self._ready: deque[Strand] = deque()
@@ -157,6 +158,11 @@ class Desk:
     def flow(self) -> tuple[Collection[Partition], Collection[Partition]]:
         """``(partitions to pause, partitions to resume)`` since the last call."""
         return self._flow.changes()
+
+    @property
+    def limit(self) -> int:
+        """Records that the next poll may bring."""
+        return self._flow.limit
 
     @property
     def saturated(self) -> bool:

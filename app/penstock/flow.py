@@ -16,6 +16,8 @@ from penstock.record import Partition, Record
 
 #: Everything resumes at this share of the bound; a single partition at half of its own.
 _RESUME_ALL = 0.75
+#: Records that the first poll may bring: nothing is known of their size.
+_FIRST = 50
 
 _HEADERS = itemgetter(Record._fields.index("headers"))
 
@@ -34,11 +36,15 @@ def weight(records: Sequence[Record]) -> int:
 class Flow:
     """Counts of waiting records and bytes, and the pauses that follow. Not thread-safe."""
 
-    def __init__(self, *, total: int, batch: int, size: int) -> None:
+    def __init__(self, *, total: int, batch: int, size: int, poll: int | None = None) -> None:
         """``total``: records waiting at most; ``batch``: the most one poll can bring.
 
-        ``size``: bytes waiting at most. One poll more may come on top of either.
+        ``size``: bytes waiting at most. One poll more may come on top of either, of about
+        ``poll`` bytes.
         """
+        self._poll = poll or size
+        #: Bytes of a record, as the last ones were; at first, a guess on the safe side.
+        self._typical = self._poll / min(batch, _FIRST)
         self._total = max(total, batch)
         self._batch = batch
         self._size = size
@@ -74,6 +80,8 @@ class Flow:
         held = self._bytes[partition] = self._bytes.get(partition, 0) + size
         self.waiting += count
         self.bytes += size
+        if count:
+            self._typical += (size / count - self._typical) / 4
         if partition not in self._over and (
             waiting >= self._share or held >= self._size // self._parts
         ):
@@ -107,6 +115,14 @@ class Flow:
         if partition in self._held:
             self._held.discard(partition)
             self._changed.add(partition)
+
+    @property
+    def limit(self) -> int:
+        """Records that the next poll may bring, so that it is not far more than its bytes.
+
+        What was fetched is bounded, but a compressed batch may unpack to a thousand times that.
+        """
+        return max(1, min(self._batch, int(self._poll / max(self._typical, 1.0))))
 
     @property
     def saturated(self) -> bool:

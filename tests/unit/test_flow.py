@@ -239,3 +239,22 @@ def test_what_waits_is_weighed_with_its_headers_and_what_keeps_it() -> None:
     assert weight([plain, tombstone, headed]) == sum(
         weight([r]) for r in (plain, tombstone, headed)
     )
+
+
+def test_a_poll_brings_about_as_many_bytes_as_it_may() -> None:
+    """A thousand small ones, or a few large ones; never none, and few as long as it is unknown."""
+    flow = Flow(total=8_000, batch=500, size=64_000_000, poll=8_000_000)
+    assert flow.limit == 50
+    flow.own(PARTITIONS[0])
+    for _ in range(40):
+        flow.add(PARTITIONS[0], 500, 500 * 1_100)
+    assert flow.limit == 500
+    for _ in range(40):
+        flow.add(PARTITIONS[0], 8, 8 * 1_000_000)
+    assert flow.limit == 8
+    flow.add(PARTITIONS[0], 1, 1_000_000_000)
+    assert flow.limit == 1
+    for _ in range(80):
+        flow.add(PARTITIONS[0], 1, 0)
+    assert flow.limit == 500
+    assert Flow(total=8, batch=8, size=1_000).limit == 8

@@ -385,6 +385,11 @@ class Dispatcher:
                 self._looking = False
 
     @property
+    def limit(self) -> int:
+        """Records that the next poll may bring."""
+        return self._desk.limit
+
+    @property
     def saturated(self) -> bool:
         """Whether everything is paused because too much waits."""
         return self._desk.saturated

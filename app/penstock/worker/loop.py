@@ -152,7 +152,7 @@ class PollLoop:
                 full = self._dispatcher.saturated
                 # A partition that is paused comes back in a moment: look more often.
                 patience = 0 if full else _LIMITED_POLL if self._flow_paused else _POLL
-                self._dispatcher.feed(self._engine.poll(patience, self._limit))
+                self._dispatcher.feed(self._engine.poll(patience, self._dispatcher.limit))
                 self._tend(time.monotonic())
                 if self._dispatcher.fatal is not None:
                     return PenstockError(self._dispatcher.fatal)
