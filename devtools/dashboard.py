@@ -242,6 +242,17 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             unit="bytes",
         ),
         Panel(
+            "Reloads",
+            "By outcome: given_up leaves the old workers at work; /status and the log say why.",
+            (
+                (
+                    "sum by (outcome) (increase(penstock_reloads_total[$__rate_interval])) > 0",
+                    "{{outcome}}",
+                ),
+            ),
+            more=_BARS,
+        ),
+        Panel(
             "Workers replaced for memory",
             "Planned, in place: a handler that leaks, or a limit that is too low.",
             (

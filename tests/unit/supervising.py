@@ -265,6 +265,7 @@ class World:
 
     def __init__(self, first: int = 1) -> None:
         self.host = FakeHost()
+        self._later = 0.0
         self.pipe = WakePipe()
         started = [self.host.spawn(index, "shop:app") for index in range(first)]
         self.sup = Supervisor("shop:app", self.pipe, started, self.host)
@@ -280,10 +281,16 @@ class World:
         """Let the supervisor look around, until it has seen everything there is."""
         for _ in range(times):
             if not self.sup.over():
+                # Time passes while it waits: what came meanwhile is read before it looks.
+                self.host.now, self._later = self.host.now + self._later, 0.0
                 self.sup.turn()
 
+    def later(self, seconds: float) -> None:
+        """Time passes, with the next turn."""
+        self._later += seconds
+
     def pass_time(self, seconds: float) -> None:
-        self.host.now += seconds
+        self.later(seconds)
         self.turn()
 
     def send(self, number: int) -> None:

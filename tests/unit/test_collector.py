@@ -32,6 +32,7 @@ NAMES = {
     "penstock_last_exit_info": ("code", "name", "planned", "reason"),
     "penstock_worker_exits_total": ("code", "name", "planned"),
     "penstock_worker_recycles_total": ("reason",),
+    "penstock_reloads_total": ("outcome",),
     "penstock_worker_memory_bytes": ("worker",),
     "penstock_memory_working_set_bytes": (),
     "penstock_memory_limit_bytes": (),

@@ -118,6 +118,7 @@ def test_new_code_that_does_not_import_leaves_the_old_one_alone(world: World) ->
     world.turn()
     reload = world.sup.view.status().reload
     assert (reload.state, reload.reason) == ("given up", "worker 0: importing shop failed")
+    assert b'penstock_reloads_total{outcome="given_up"} 1.0' in world.sup.view.metrics("")[0]
     assert not world.processes[0].told("drain")
     assert world.sup.view.ready().ok
     world.send(signal.SIGTERM)

@@ -407,7 +407,7 @@ class Supervising(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 0.1, 1.0, 1.0, 4.0, 16.0, 21.0, 125.0]))
     def wait(self, seconds: float) -> None:
-        self.world.host.now += seconds
+        self.world.later(seconds)
         self.turn()
 
     @rule(full=st.booleans())
@@ -524,7 +524,7 @@ class Supervising(RuleBasedStateMachine):
             self.turn(2)
         deadline = world.host.now + 26
         while not self.over and world.host.now < deadline:
-            world.host.now += 0.5
+            world.later(0.5)
             if self.helpful:
                 self.behave()
             self.turn()
@@ -761,7 +761,9 @@ def _caught_up_in_between(patch: Patch) -> None:
 
 def _two_at_a_time(patch: Patch) -> None:
     """A worker is replaced while another one is."""
-    patch.setattr(Replacing, "replace", lambda self, index, reason: self._begin(index, reason))
+    patch.setattr(
+        Replacing, "replace", lambda self, index, reason, room: self._begin(index, reason)
+    )
 
 
 FAULTS = [

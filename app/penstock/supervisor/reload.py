@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
+
+from penstock.telemetry.catalog import ReloadOutcome
 
 State = Literal["none", "wanted", "running", "done", "given up"]
-
-DONE: Final = "done"
-GIVEN_UP: Final = "given_up"
 
 
 @dataclass(slots=True)
@@ -32,7 +31,7 @@ class Reloads:
     #: The one under way.
     running: int | None = None
     #: How they ended, for metrics.
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[ReloadOutcome] = field(default_factory=Counter)
 
     def asked(self, by: str, at: float) -> None:
         """One was accepted."""
@@ -46,7 +45,7 @@ class Reloads:
 
     def over(self, at: float, *, given_up: str | None = None) -> None:
         """The one under way is done, or was given up for this reason."""
-        self.counts[DONE if given_up is None else GIVEN_UP] += 1
+        self.counts["done" if given_up is None else "given_up"] += 1
         if self.running in (None, self.id):
             self.state = "done" if given_up is None else "given up"
             self.reason, self.ended_at = given_up or "", at

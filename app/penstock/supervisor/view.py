@@ -185,6 +185,7 @@ class View:
                 restart_requests=dict(self.restart_requests),
                 build=self._build,
                 recycles=dict(sup.recycling.counts),
+                reloads=dict(sup.replacing.reloads.counts.items()),
                 working_set=reading.working_set if reading is not None else None,
                 memory_limit=reading.limit if reading is not None else None,
             )

@@ -21,6 +21,7 @@ FailureReason = Literal["error", "timeout", "poison", "killed"]
 CommitOutcome = Literal["ok", "failed"]
 RebalanceEvent = Literal["assigned", "revoked", "lost"]
 RestartSource = Literal["signal", "http", "prestop"]
+ReloadOutcome = Literal["done", "given_up"]
 RecycleReason = Literal["memory"]
 
 RECORD_OUTCOMES: Final[tuple[RecordOutcome, ...]] = get_args(RecordOutcome)
@@ -28,6 +29,7 @@ FAILURE_REASONS: Final[tuple[FailureReason, ...]] = get_args(FailureReason)
 COMMIT_OUTCOMES: Final[tuple[CommitOutcome, ...]] = get_args(CommitOutcome)
 REBALANCE_EVENTS: Final[tuple[RebalanceEvent, ...]] = get_args(RebalanceEvent)
 RESTART_SOURCES: Final[tuple[RestartSource, ...]] = get_args(RestartSource)
+RELOAD_OUTCOMES: Final[tuple[ReloadOutcome, ...]] = get_args(ReloadOutcome)
 RECYCLE_REASONS: Final[tuple[RecycleReason, ...]] = get_args(RecycleReason)
 
 
@@ -108,6 +110,13 @@ WORKER_EXITS: Final = Metric(
     ("code", "name", "planned"),
     # The supervisor always learns how its own child ended: no worker exit is LOST.
     known=tuple(labels for labels in _EXITS if labels[1] != LOST),
+)
+RELOADS: Final = Metric(
+    "penstock_reloads_total",
+    "counter",
+    "Reloads (HUP) by outcome: done, or given_up (the old workers went on, or the service ended).",
+    ("outcome",),
+    known=_each(RELOAD_OUTCOMES),
 )
 WORKER_RECYCLES: Final = Metric(
     "penstock_worker_recycles_total",
@@ -257,6 +266,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     LAST_EXIT_TIMESTAMP,
     LAST_EXIT_INFO,
     WORKER_EXITS,
+    RELOADS,
     WORKER_RECYCLES,
     WORKER_MEMORY,
     MEMORY_WORKING_SET,

@@ -119,6 +119,7 @@ class Facts:
     build: Mapping[str, str]
     #: Workers replaced in place, by reason; the memory cgroup in bytes, None is unknown.
     recycles: Mapping[str, int] = field(default_factory=dict)
+    reloads: Mapping[str, int] = field(default_factory=dict)
     working_set: int | None = None
     memory_limit: int | None = None
 
@@ -192,6 +193,9 @@ def _service(facts: Facts) -> Numbers:
         catalog.STATE.name: {(state,): int(state is facts.state) for state in ORDER},
         catalog.RESTART_REQUESTS.name: _from_zero(catalog.RESTART_REQUESTS, requests),
         catalog.WORKER_EXITS.name: _from_zero(catalog.WORKER_EXITS, _by_exit(facts.worker_exits)),
+        catalog.RELOADS.name: _from_zero(
+            catalog.RELOADS, {(outcome,): n for outcome, n in facts.reloads.items()}
+        ),
         catalog.WORKER_RECYCLES.name: _from_zero(
             catalog.WORKER_RECYCLES, {(reason,): n for reason, n in facts.recycles.items()}
         ),
