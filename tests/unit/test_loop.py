@@ -455,6 +455,25 @@ def test_work_lost_while_draining_is_not_a_clean_end(make: Make) -> None:
     assert rig.engine.committed == {ONE: Position(1)}
 
 
+def test_what_a_poll_brought_and_a_fault_kept_from_being_fed_is_not_committed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = started_rig(make)
+    rig.take_in(3)
+    rig.engine.write(ZERO, records(0, 3, 4))
+
+    def fault(_: object) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(rig.dispatcher, "feed", fault)
+    fatal = rig.loop.consume(lambda: False)
+    assert "AssertionError: a bug" in str(fatal)
+    assert rig.engine.position[ZERO] == 5
+    ending = rig.drain(fatal=fatal)
+    assert (ending.code, ending.clean) == (Exit.CRASHED, False)
+    assert rig.engine.committed == {ZERO: Position(3)}
+
+
 def test_work_lost_between_the_order_and_the_poll_loop_is_not_a_clean_end(make: Make) -> None:
     """The order comes while a rebalance holds the poll loop."""
     rig = started_rig(make)

@@ -247,8 +247,9 @@ class PollLoop:
             self._seat, self._restart = seat, restart
         self._state = "draining"
         self._dispatcher.drain(budget.handlers_by)  # the control thread may have been quicker
-        # For the last time: what the polls below bring is not fed.
-        self._dispatcher.reached(self._engine.positions())
+        if fatal is None:  # else a poll may have moved the client past what was never fed
+            # For the last time: what the polls below bring is not fed.
+            self._dispatcher.reached(self._engine.positions())
         self._tell()
         kafka = fatal if isinstance(fatal, KafkaFailure) else self._finish_handlers(budget)
         if kafka is not None:
