@@ -12,6 +12,7 @@ import pytest
 
 from penstock.board import Board
 from penstock.channel import Channel, Message
+from penstock.errors import CommitRefused
 from penstock.kafka.port import Connect
 from penstock.seat import Seat
 from penstock.steps import Steps
@@ -273,3 +274,39 @@ def test_a_stop_that_comes_while_the_client_closes_for_a_restart_gives_the_seat_
     told = worker.until("drained")
     assert (worker.end(), told["code"], told["clean"]) == (0, 0, True)
     assert len(given_up) == 1
+
+
+def test_a_close_that_hangs_does_not_hide_what_was_not_committed(
+    host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    over = threading.Event()
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        over.set()
+        raise Left(code)
+
+    monkeypatch.setattr(process, "abandon", leave)
+    work = Work()
+
+    class Engine(FakeEngine):
+        def close(self, seat: Seat, timeout: float) -> None:
+            over.wait(PATIENCE)
+            super().close(seat, timeout)
+
+    def connect(rebalance: Any, _: float) -> Any:
+        engine = Engine(rebalance)
+        engine.always_refuse = CommitRefused("no broker")
+        engine.write(orders(0), records(0, 0, 1))
+        engine.assign(orders(0))
+        return engine
+
+    worker = host(connect, work=work, commit_interval=3600.0)
+    worker.channel.send("start")
+    work.until_finished(2)
+    worker.drain(seconds=1.0)
+    told = worker.until("drained")
+    assert over.wait(PATIENCE)
+    assert (told["code"], told["clean"], codes) == (2, False, [2])
+    assert told["reason"] == "finished records could not be committed before the deadline"

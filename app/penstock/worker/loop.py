@@ -138,6 +138,8 @@ class PollLoop:
         self.stuck: tuple[Stuck, ...] = ()
         #: What this thread does at the moment, for whoever finds that it does so for too long.
         self.doing = "polling"
+        #: How the drain ends, as far as that is known before the client is closed.
+        self.so_far: Ending | None = None
         #: What was done with the seat when the client was closed.
         self.closed: Seat | None = None
 
@@ -264,14 +266,14 @@ class PollLoop:
             self._dispatcher.end(1.0)
         self.doing = "closing the client"
         seat, restart = self._seat, self._restart  # of one moment: a stop may be coming
+        abandoned = self._dispatcher.abandoned_draining
+        ending = self.so_far = self._ending(
+            fatal, stuck, sending, committed=committed, abandoned=abandoned, restart=restart
+        )
         self.closed = seat
         held = self._engine.close(seat, max(0.1, budget.worker_left(time.monotonic()) / 2))
         self._state = "drained"
         self._tell(closed=True)
-        abandoned = self._dispatcher.abandoned_draining
-        ending = self._ending(
-            fatal, stuck, sending, committed=committed, abandoned=abandoned, restart=restart
-        )
         return Ending.seated(held) if ending.clean and held is not None else ending
 
     def _fatal(self) -> PenstockError | None:

@@ -371,6 +371,8 @@ class Worker:
         if doing == "polling":
             reason += ": the client was held, most likely by a rebalance"
         ending = Ending.blocked(stuck) if stuck else Ending(Exit.FORCED, clean=False, reason=reason)
+        if loop is not None and loop.so_far is not None and not loop.so_far.clean:
+            ending = loop.so_far  # the close alone would not have mattered
         self._channel.send(
             "drained",
             code=int(ending.code),
@@ -378,7 +380,7 @@ class Worker:
             stuck=[item.to_json() for item in stuck],
             reason=ending.reason,
         )
-        abandon(Exit.FORCED)
+        abandon(ending.code)
 
     def _send_status(self) -> None:
         self._channel.send("status", **self._facts, tally=self._tally.to_json())
