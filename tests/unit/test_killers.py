@@ -71,6 +71,7 @@ class Process:
         for partition, records in group.records.items():
             at = group.commits.get(partition, Position(0)).offset
             self.desk.feed(partition, [r for r in records if r.offset >= at], 0.0)
+        self.desk.reached({p: records[-1].offset + 1 for p, records in group.records.items()})
         self.jobs: list[list[Any]] = []  # job, index of the record that it handles or None
 
     def live(self) -> bool:
