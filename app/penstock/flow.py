@@ -121,8 +121,9 @@ class Flow:
         """Records that the next poll may bring, so that it is not far more than its bytes.
 
         What was fetched is bounded, but a compressed batch may unpack to a thousand times that.
+        Never only one: the client lets go of a batch when it is asked for more than it holds.
         """
-        return max(1, min(self._batch, int(self._poll / max(self._typical, 1.0))))
+        return min(self._batch, max(2, int(self._poll / max(self._typical, 1.0))))
 
     @property
     def saturated(self) -> bool:
