@@ -35,6 +35,10 @@ from penstock.record import Record
 _HEADER: Final = struct.Struct("<dddBB")
 _ALONE_AT: Final = 24
 _DRAINING_AT: Final = 25
+#: Generation and member id, of a member that has joined.
+_MEMBER: Final = struct.Struct("<i160p")
+_MEMBER_AT: Final = 320
+_MEMBER_LENGTH: Final = 159
 #: From 32 on it is a file's, see :mod:`penstock.board_file`.
 _HEADER_SIZE: Final = 512
 
@@ -129,6 +133,12 @@ class Board:
         """The first record of this process was handed to a handler at ``wall``."""
         struct.pack_into("<d", self._map, 16, wall)
 
+    def member(self, name: str, generation: int) -> None:
+        """As whom the worker may commit; what is too long is not noted."""
+        noted = name.encode()
+        if len(noted) <= _MEMBER_LENGTH:
+            _MEMBER.pack_into(self._map, _MEMBER_AT, generation, noted)
+
     def slot(self, index: int) -> Slot:
         """The writing end of one slot."""
         slot = Slot(self._map, _HEADER_SIZE + index * _SLOT_SIZE)
@@ -148,6 +158,11 @@ class Board:
     def taken_at(self) -> float | None:
         """When the first record was taken (wall clock), ``None`` if none was."""
         return self._header()[2] or None
+
+    def joined_as(self) -> tuple[str, int] | None:
+        """Member id and generation, ``None`` if it never joined."""
+        generation, name = _MEMBER.unpack(self._bytes(_MEMBER_AT, _MEMBER.size))
+        return (name.decode(), generation) if name else None
 
     def working(self) -> list[Working]:
         """What every busy handler thread holds, oldest first."""

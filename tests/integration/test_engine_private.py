@@ -10,13 +10,14 @@ from kafka.structs import MemberState
 
 from devtools.broker import Broker
 from devtools.stream import Stream
+from penstock.kafka import last_will
 from penstock.kafka.kafka_python import PRIVATE
 from penstock.kafka.net import NetClient
 from penstock.kafka.port import Membership
 from tests.integration.member import Member, until
 
 
-@pytest.mark.parametrize("path", PRIVATE)
+@pytest.mark.parametrize("path", [*PRIVATE, *last_will.PRIVATE])
 def test_private(broker: Broker, path: str) -> None:
     consumer = KafkaConsumer(
         bootstrap_servers=broker.bootstrap, group_id="private", kafka_client=NetClient

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -111,3 +113,23 @@ def test_a_container_that_died_as_a_whole_names_what_it_held(
     [worker] = service.status()["workers"]
     assert len(worker["in_flight"]) == 1
     assert service.log_lines("handling a record alone")[0]["record"].endswith("[0]@0")
+
+
+def test_the_count_outlives_a_pod_that_takes_its_state_directory_with_it(
+    make_course: MakeCourse, serve: Serve
+) -> None:
+    """What the dead worker cannot commit is committed for it, before the service is gone."""
+    course = make_course(order_by="key", partitions=1, concurrency=2, deaths=1, then=["skip"])
+    course.send([Task(0, b"%d" % n, dies="SIGKILL" if n == 1 else "") for n in range(4)])
+    service = serve(course, **STATIC)
+    for _ in range(2):
+        service.start()
+        assert service.wait(60) == 137
+        told = json.loads((service.directory / "state" / "deaths.json").read_text())
+        assert told == {"tolls": []}, service.log_tail()  # the group has taken it
+        assert course.committed()[0][1].startswith("penstock2:")
+        shutil.rmtree(service.directory / "state")
+    service.start()
+    until_done(service.until, course, but=1)
+    assert service.stop() == 0
+    assert course.judge(without={(0, 1)}).lost == []

@@ -131,6 +131,9 @@ class FakeEngine:
     def membership(self) -> Membership:
         return self.state
 
+    def member(self) -> tuple[str, int]:
+        return "member-1", 7
+
     def assignment(self) -> frozenset[Partition]:
         return frozenset(self.position)
 

@@ -66,6 +66,10 @@ class FakeBoard:
         assert not self.closed
         return False
 
+    def joined_as(self) -> tuple[str, int] | None:
+        assert not self.closed
+        return None
+
     def close(self) -> None:
         assert not self.closed
         self.closed = True

@@ -326,6 +326,11 @@ class KafkaPythonEngine:
         """See the port."""
         return _STATES[self._consumer.group_metadata().state]
 
+    def member(self) -> tuple[str, int]:
+        """See the port."""
+        known = self._consumer.group_metadata()
+        return known.member_id, known.generation_id
+
     def assignment(self) -> frozenset[Partition]:
         """See the port."""
         return frozenset(Partition(tp.topic, tp.partition) for tp in self._consumer.assignment())

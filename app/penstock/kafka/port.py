@@ -126,6 +126,10 @@ class Engine(Protocol):
         """Where this member stands."""
         ...
 
+    def member(self) -> tuple[str, int]:
+        """Member id and generation, as the group knows this member; an empty id: it does not."""
+        ...
+
     def assignment(self) -> frozenset[Partition]:
         """What this member owns."""
         ...

@@ -7,12 +7,15 @@ signals, deaths and deadlines in a second.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import penstock
 from penstock import cgroup
@@ -86,6 +89,23 @@ class Host:
             with contextlib.suppress(OSError):  # the journal tells why it cannot be kept
                 os.close(open_private(directory, "state directory", "PENSTOCK_STATE_DIR"))
         return Journal.open(directory, now=self.wall())
+
+    def last_will(self, told: Mapping[str, Any], seconds: float) -> list[str]:
+        """Have a process of its own commit what a dead worker cannot; the ids that were taken.
+
+        Waits for it, ``seconds`` at most.
+        """
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "penstock.worker.last_will"],
+                input=json.dumps(told).encode(),
+                stdout=subprocess.PIPE,
+                timeout=seconds,
+                check=True,
+            )
+            return [str(each) for each in json.loads(ended.stdout)]
+        except (OSError, ValueError, TypeError, subprocess.SubprocessError):
+            return []
 
     def listen(self, view: View, settings: Settings) -> HttpServer:
         """Take the port; the server is still to be started.

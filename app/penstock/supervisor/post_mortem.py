@@ -7,12 +7,15 @@ ended at a deadline was stuck, and that is no record's death.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from penstock.board import Board
+from penstock.deaths import Toll
+from penstock.settings import Settings
+from penstock.settings_wire import to_wire
 from penstock.supervisor import boards
 from penstock.supervisor.boards import Boards
 from penstock.supervisor.exit_record import InFlight, Memory, naming
@@ -22,6 +25,11 @@ from penstock.supervisor.tolls import Tolls
 if TYPE_CHECKING:
     from penstock.supervisor.child import Child
     from penstock.supervisor.host import Host
+
+
+#: Seconds that telling the groups may take, all together, and the least that make sense.
+_PATIENCE: Final = 8.0
+_LEAST: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class PostMortem:
         self._boards = Boards(directory)
         self._tolls = Tolls(directory, now=host.wall())
         self._paths: dict[int, Path] = {}
+        #: Slot, group, member id, generation and tolls of those that died.
+        self._wills: list[tuple[int, str, str, int, Collection[Toll]]] = []
         for left in journal.left if journal is not None else ():
             # Killed while it drained: a platform that lost patience, and no record's doing.
             if not left.draining:
@@ -84,13 +94,41 @@ class PostMortem:
             working = child.board.working()
             held = boards.in_flight(working, self._host.monotonic())
             if child.reading is not None:
-                self._tolls.died(
-                    child.reading.group, working, alone=child.board.is_alone, at=self._host.wall()
-                )
+                group, alone = child.reading.group, child.board.is_alone
+                tolls = self._tolls.died(group, working, alone=alone, at=self._host.wall())
+                self._remember(child, group, tolls)
             return Findings(held, Memory(peak, self._limit()))
         finally:
             if path is not None:
                 boards.remove([path])
+
+    def _remember(self, child: Child, group: str, tolls: Collection[Toll]) -> None:
+        joined = child.board.joined_as()
+        if tolls and joined is not None:
+            member, generation = joined
+            self._wills.append((child.index, group, member, generation, tolls))
+
+    def leave_word(
+        self, settings: Settings, instance_of: Callable[[int], str | None], seconds: float
+    ) -> None:
+        """Tell the groups of the deaths, for the members that died, for ``seconds`` at most.
+
+        So that the count is there for whoever is given the partitions, in another pod, too. What
+        a group does not take stays with us, for our next worker.
+        """
+        until = self._host.monotonic() + min(seconds, _PATIENCE)
+        wills, self._wills = self._wills, []
+        for index, group, member, generation, tolls in wills:
+            left = until - self._host.monotonic()
+            if left < _LEAST:
+                return
+            told = {
+                "settings": to_wire(settings),
+                "dead": [group, instance_of(index), member, generation],
+                "tolls": [toll.to_json() for toll in tolls],
+                "seconds": left * 0.8,
+            }
+            self._tolls.merged(self._host.last_will(told, left))
 
     def _limit(self) -> int | None:
         reading = self._host.memory()

@@ -402,6 +402,9 @@ class Supervisor:
     def finish(self) -> int:
         """Tell the world how it ended, and end."""
         settings = self.settings
+        if settings is not None and self.budget is not None and not self.lifecycle.forced:
+            left = self.budget.left(self.host.monotonic())
+            self._post_mortem.leave_word(settings, self.instance_of, left)
         if settings is not None and settings.quit_urls:
             ask_sidecars(settings.quit_urls, timeout=_QUIT_PATIENCE)
         with self.lock:

@@ -75,6 +75,8 @@ class Dispatcher:
         #: The record that is handled with nothing beside it.
         self._alone: Record | None = None
         self._breaker = BreakerState.CLOSED
+        #: Called before partitions that came are handed out.
+        self.on_assigned: Callable[[], None] = lambda: None
         #: Called, without the lock, with the ids of tolls that the group's commits have now.
         self.on_merged: Callable[[list[str]], None] = lambda _: None
         #: Called, without the lock, whenever a stopped lane has come to rest.
@@ -529,6 +531,7 @@ class Dispatcher:
     def assigned(self, partitions: Mapping[Partition, Position | None]) -> bool:
         """See :class:`penstock.kafka.port.Rebalance`."""
         self._tally.rebalance("assigned")
+        self.on_assigned()
         with self._work:
             complaints = self._desk.assigned(partitions)
             pause = self._desk.is_quiet or self._desk.draining

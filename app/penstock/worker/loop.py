@@ -402,6 +402,8 @@ class PollLoop:
                 self._steps.mark("join")
                 log.info("joined the group", **self._steps.taken)
             self._joined = membership is Membership.STABLE
+            if self._joined:
+                self._board.member(*self._engine.member())
         if self._state in ("joining", "running", "quiet"):
             self._state = "joining" if not self._joined else "quiet" if self._quiet else "running"
         self._watch_topics()

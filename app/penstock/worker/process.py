@@ -140,6 +140,8 @@ class Worker:
         )
         self._open_letters()
         self._dispatcher.on_settled = engine.wake
+        # Before the first record: it may be the one that kills.
+        self._dispatcher.on_assigned = lambda: self._board.member(*engine.member())
         self._dispatcher.start()
         self._started.wait()
         self._steps.mark("wait")
