@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from penstock.supervisor.journal import Journal
 from penstock.supervisor.messages import LastWords
 from penstock.supervisor.post_mortem import PostMortem
 from tests.unit.making import make_settings
+from tests.unit.supervising import FakeHost, FakeProcess
 
 
 class Machine(Host):
@@ -183,3 +185,19 @@ def test_it_is_not_tried_when_the_budget_is_over(machine: Machine, journal: Jour
 def test_a_will_that_cannot_be_carried_out_is_no_error() -> None:
     assert Host().last_will({"settings": {}}, 20.0) == []  # it ends with a traceback
     assert Host().last_will({"settings": {}}, 0.01) == []  # it takes too long
+
+
+def test_a_worker_that_cannot_move_is_read_where_it_stays() -> None:
+    process = FakeProcess(FakeHost(), 0)
+    child = Child(process)
+    first, file = child.board, Board.create(1)
+    child.take_board(file)
+    assert child.board is file
+    child.take({"t": "board", "kept": False})
+    assert child.board is first
+    process.end(-9)
+    child.reaped(-9)
+    child.release()
+    assert process.fake_board.closed
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file.fd)

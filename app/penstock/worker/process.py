@@ -329,7 +329,11 @@ class Worker:
             except (OSError, ValueError) as error:
                 log.warning("the board stays in memory", error=str(error))
                 self._channel.send("board", kept=False)
-        self._dispatcher.tolls([Toll.from_json(each) for each in message.get("tolls", ())])
+        for each in message.get("tolls", ()):
+            try:
+                self._dispatcher.tolls([Toll.from_json(each)])
+            except ValueError as error:  # of a supervisor of another version
+                log.warning("a death is not counted", error=str(error))
         self._started.set()
 
     def _take_order(self, order: Order) -> None:
