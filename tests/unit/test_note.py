@@ -45,8 +45,9 @@ class Cluster:
 
 
 class Manager:
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, version: tuple[int, int] | None = (4, 3)) -> None:
         self.cluster = cluster
+        self.broker_version = version
 
 
 class Leaders:
@@ -76,8 +77,14 @@ def made(epoch: int, topic: str | None = None, at: int = 4) -> str:
     return seal(MAP, Seal(at, topic_id(Cluster(), "orders") if topic is None else topic, epoch))
 
 
-def ask(cluster: Cluster, committed: Mapping[Any, Any]) -> dict[Any, Came]:
-    answer = believe(Manager(cluster), committed, 1.0)
+def ask(
+    cluster: Cluster,
+    committed: Mapping[Any, Any],
+    *,
+    version: tuple[int, int] = (4, 3),
+    last: bool = False,
+) -> dict[Any, Came]:
+    answer = believe(Manager(cluster, version), committed, 1.0, last=last)
     try:
         answer.send(None)
     except StopIteration as done:
@@ -99,6 +106,31 @@ def test_those_whose_leader_does_not_answer_are_asked_for_again(leaders: Leaders
     leaders.answers = [{ONE: End(2, 10)}]
     at = OffsetAndMetadata(4, made(2), 2)
     assert set(ask(Cluster(), {ZERO: at, ONE: at})) == {ONE}
+
+
+def test_those_whose_leader_never_answers_do_not_stand_still_for_ever(leaders: Leaders) -> None:
+    leaders.answers = [{}, {}]
+    [came] = ask(Cluster(), {ZERO: OffsetAndMetadata(4, made(2), 2)}, last=True).values()
+    assert came.position == Position(4)
+    assert "no leader could tell" in (came.complaint or "")
+
+
+def test_brokers_that_tell_of_no_epochs_are_not_asked_for_any(leaders: Leaders) -> None:
+    """Before 2.4; librdkafka's mock cluster ends the connection at such a question."""
+    at = {
+        ZERO: OffsetAndMetadata(4, made(-1), 0),
+        ONE: OffsetAndMetadata(4, made(2), 0),
+    }
+    came = ask(Cluster(epoch=-1), at, version=(2, 3))
+    assert leaders.asked == []
+    assert (came[ZERO].position, came[ZERO].complaint) == (Position(4, MAP), None)
+    assert came[ZERO].seek == OffsetAndMetadata(4, "", -1)
+    assert came[ONE].position == Position(4)
+    log = came[ZERO].log
+    log.saw([OffsetAndMetadata(4, "", 0)])
+    client = OffsetAndMetadata(5, "", 0)
+    assert log.committable(Position(5, MAP), client).leader_epoch == -1
+    assert ":-1:" in log.committable(Position(5, MAP), client).metadata
 
 
 def test_what_is_of_a_topic_that_is_not_known_yet_is_asked_for_again(leaders: Leaders) -> None:

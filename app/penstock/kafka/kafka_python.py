@@ -37,7 +37,6 @@ from penstock.kafka.fetching import Fetching
 from penstock.kafka.guards import Guards
 from penstock.kafka.meanwhile import CommitsMeanwhile
 from penstock.kafka.net import NetClient, NotOpened, open_consumer
-from penstock.kafka.note import Log, topic_id
 from penstock.kafka.port import Commit, Membership, Rebalance
 from penstock.kafka.restore import Restore
 from penstock.kafka.seats import give_up
@@ -54,6 +53,7 @@ PRIVATE: Final = (
     "_client._manager._auth_failures",
     "_client._manager._connect",
     "_client._manager._net.sleep",
+    "_client._manager.broker_version",
     "_client._manager.call_soon",
     "_client._manager.send",
     "_client._manager.wait_for",
@@ -195,7 +195,7 @@ class KafkaPythonEngine:
             if partition in again:
                 continue
             if (log_ := self._restore.logs.get(partition)) is not None:
-                log_.epochs.saw(records)
+                log_.saw(records)
             found[partition] = list(map(_new, _RECORDS, map(_fields, records)))
         return found
 
@@ -211,7 +211,7 @@ class KafkaPythonEngine:
         self.pause(again)
         for partition in again:
             self.seek(partition, 0)
-            self._restore.logs[partition] = self._log_of(partition)
+            self._restore.logs[partition] = self._restore.log_of(partition.topic)
         self._announce(dict.fromkeys(sorted(again)))
         return again
 
@@ -302,13 +302,12 @@ class KafkaPythonEngine:
         found = {}
         for partition, at in offsets.items():
             tp = TopicPartition(*partition)
-            known, state = logs.get(partition) or self._log_of(partition), states.get(tp)
+            known, state = (
+                logs.get(partition) or self._restore.log_of(partition.topic),
+                states.get(tp),
+            )
             found[tp] = known.committable(at, None if state is None else state.position)
         return found
-
-    def _log_of(self, partition: Partition) -> Log:
-        """Its log as it is now, of which nothing was read yet."""
-        return Log(topic_id(self._consumer._cluster, partition.topic))  # noqa: SLF001 (its id)
 
     # -- looking -----------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from penstock.kafka.config import consumer_options
 from penstock.kafka.failures import principal_of, translate
 from penstock.kafka.lookup import look_up
 from penstock.kafka.net import NotOpened, open_consumer
-from penstock.kafka.note import Came, Log, believe, topic_id
+from penstock.kafka.note import Came, Log, believe, tells_epochs, topic_id
 from penstock.letter_filter import Stored
 from penstock.letters import origin
 from penstock.offsets import Position, Tracker
@@ -31,7 +31,13 @@ from penstock.record import Record
 from penstock.settings import Settings
 
 #: Private attributes this module reaches into, as dotted paths from the consumer.
-PRIVATE: Final = ("_manager.cluster", "_manager.send", "_manager.wait_for", "_net.run")
+PRIVATE: Final = (
+    "_manager.broker_version",
+    "_manager.cluster",
+    "_manager.send",
+    "_manager.wait_for",
+    "_net.run",
+)
 
 #: Seconds for each question to the cluster.
 _ANSWER: Final = 10.0
@@ -208,8 +214,10 @@ class LetterBox:
 
     def _log(self, number: int) -> Log:
         if number not in self._logs:
-            cluster = self._consumer._manager.cluster  # noqa: SLF001 (PRIVATE)
-            self._logs[number] = Log(topic_id(cluster, self.topic))
+            manager = self._consumer._manager  # noqa: SLF001 (PRIVATE)
+            self._logs[number] = Log(
+                topic_id(manager.cluster, self.topic), told=tells_epochs(manager)
+            )
         return self._logs[number]
 
     def renew(self) -> None:
@@ -318,7 +326,7 @@ class LetterBox:
         while position < end:
             fetched = self._poll(tp)
             if fetched:
-                self._log(number).epochs.saw(fetched)
+                self._log(number).saw(fetched)
             for found in fetched:
                 if found.offset >= end:
                     return

@@ -7,8 +7,8 @@ still has the records is asked of the partition's leader. See :mod:`penstock.map
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import structlog
 from kafka import errors as k
@@ -23,6 +23,8 @@ from penstock.offsets import Position
 
 log = structlog.get_logger("penstock.kafka")
 
+_EPOCHS_SINCE: Final = (2, 4)
+
 
 def topic_id(cluster: Any, topic: str) -> str:
     """The topic's id as Kafka's tools show it; empty where brokers have none (KIP-516)."""
@@ -32,15 +34,31 @@ def topic_id(cluster: Any, topic: str) -> str:
     return base64.urlsafe_b64encode(found.bytes).decode().rstrip("=")
 
 
+def tells_epochs(manager: Any) -> bool:
+    """Whether leaders' epochs can be relied on: from Kafka 2.4 on, as in the client itself.
+
+    Where not, records' epochs say nothing that could be asked about later: they are not noted.
+    """
+    version = manager.broker_version
+    return version is None or tuple(version) >= _EPOCHS_SINCE
+
+
 class Log:
     """The log that a partition was when it came: what commits of it name."""
 
-    __slots__ = ("epochs", "topic")
+    __slots__ = ("_told", "epochs", "topic")
 
-    def __init__(self, topic: str, epochs: Epochs | None = None) -> None:
+    def __init__(self, topic: str, epochs: Epochs | None = None, *, told: bool = True) -> None:
+        """``told``: whether this cluster tells of epochs (:func:`tells_epochs`)."""
         #: The topic's id, empty where brokers have none.
         self.topic = topic
         self.epochs = Epochs() if epochs is None else epochs
+        self._told = told
+
+    def saw(self, records: Sequence[Any]) -> None:
+        """These are handed over."""
+        if self._told:
+            self.epochs.saw(records)
 
     def committable(self, at: Position, read_to: Any = None) -> Any:
         """The position as Kafka takes it.
@@ -49,7 +67,7 @@ class Log:
         over, a transaction's marker of a later epoch.
         """
         epoch = self.epochs.before(at.offset)
-        if read_to is not None and read_to.offset == at.offset:
+        if self._told and read_to is not None and read_to.offset == at.offset:
             epoch = max(epoch, read_to.leader_epoch)
         made_for = Seal(at.offset, self.topic, max(epoch, self.epochs.highest))
         return OffsetAndMetadata(at.offset, map_seal.seal(at.metadata, made_for), epoch)
@@ -68,14 +86,17 @@ class Came(NamedTuple):
     elsewhere: bool = False
 
 
-async def believe(manager: Any, committed: Mapping[Any, Any], seconds: float) -> dict[Any, Came]:
+async def believe(
+    manager: Any, committed: Mapping[Any, Any], seconds: float, *, last: bool = False
+) -> dict[Any, Came]:
     """What of these commits is believed. Runs on the client's I/O thread.
 
     Partitions of which no leader could tell within ``seconds`` are not in the answer. Nothing
-    can be read there either: they are to be asked for again.
+    can be read there either: they are to be asked for again. ``last``: often enough; what no
+    leader tells is not believed.
     """
-    cluster = manager.cluster
-    notes = {tp: Note(at, topic_id(cluster, tp.topic)) for tp, at in committed.items()}
+    cluster, told = manager.cluster, tells_epochs(manager)
+    notes = {tp: Note(at, topic_id(cluster, tp.topic), told) for tp, at in committed.items()}
     for tp, note in list(notes.items()):
         if note.sealed is not None and cluster.leader_for_partition(tp) is None:
             cluster.request_update()  # nothing is known of the topic yet, its id least of all
@@ -85,15 +106,17 @@ async def believe(manager: Any, committed: Mapping[Any, Any], seconds: float) ->
         asked = {tp: note.asks(leading(tp)) for tp, note in notes.items()}
         asked = {tp: epoch for tp, epoch in asked.items() if epoch >= 0}
         try:
-            ends = await epoch_ends(manager, asked, seconds)
+            ends: Mapping[Any, End | None] = (
+                await epoch_ends(manager, asked, seconds) if told else {}
+            )
         except k.KafkaError as error:
             log.warning("leaders do not tell where an epoch ends", error=str(error))
             for tp in asked:
                 notes[tp].answer(None)
             continue
         for tp in asked:
-            if tp in ends:
-                notes[tp].answer(ends[tp])
+            if tp in ends or last or not told:
+                notes[tp].answer(ends.get(tp))
             else:
                 del notes[tp]
     return {tp: note.came() for tp, note in notes.items()}
@@ -102,9 +125,11 @@ async def believe(manager: Any, committed: Mapping[Any, Any], seconds: float) ->
 class Note:
     """One partition's commit, while it is found out what of it can be believed."""
 
-    def __init__(self, committed: Any, topic: str) -> None:
+    def __init__(self, committed: Any, topic: str, told: bool) -> None:
+        self._told = told
         self._offset: int = committed.offset
-        self._epoch = -1 if committed.leader_epoch is None else committed.leader_epoch
+        epoch = committed.leader_epoch if told else None
+        self._epoch = -1 if epoch is None else epoch
         self._topic = topic
         self._confirmed = False
         self._farthest = -1
@@ -160,7 +185,7 @@ class Note:
             text, highest = self.sealed.text, self.sealed.seal.epoch
         return Came(
             Position(self._offset, text),
-            Log(self._topic, Epochs(self._epoch, highest)),
+            Log(self._topic, Epochs(self._epoch, highest), told=self._told),
             OffsetAndMetadata(self._offset, "", self._epoch),
             self.complaint,
             self._elsewhere,

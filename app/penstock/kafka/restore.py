@@ -22,7 +22,7 @@ from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
 from penstock.kafka.leaders import log_ends
-from penstock.kafka.note import Came, Log, believe, topic_id
+from penstock.kafka.note import Came, Log, believe, tells_epochs, topic_id
 from penstock.offsets import Position
 from penstock.record import Partition
 
@@ -31,6 +31,8 @@ log = structlog.get_logger("penstock.kafka")
 _AGAIN: Final = 0.1
 #: Seconds for one question to a leader: the other partitions wait for the answer, too.
 _LEADER: Final = 2.0
+#: Seconds after which a map that no leader can tell of is dropped: its partition stands still.
+_LAST: Final = 60.0
 
 
 #: What was found out, each with the client's state of the partition when it was asked for.
@@ -52,6 +54,7 @@ class Restore:
         self._manager = consumer._coordinator._manager  # noqa: SLF001 (as above)
         self._begin = OffsetSpec.LATEST if latest else OffsetSpec.EARLIEST
         self._waiting: dict[Partition, object] = {}
+        self._since = 0.0
         #: The logs of those that were announced.
         self.logs: dict[Partition, Log] = {}
 
@@ -67,6 +70,7 @@ class Restore:
     def expect(self, partitions: Collection[Partition]) -> None:
         """These came."""
         states = self._subscription.assignment
+        self._since = time.monotonic()
         self._waiting.update({p: states.get(TopicPartition(*p)) for p in partitions})
 
     def forget(self, partitions: Collection[Partition]) -> list[Partition]:
@@ -75,6 +79,11 @@ class Restore:
         for partition in partitions:
             self._waiting.pop(partition, None)
         return announced
+
+    def log_of(self, topic: str) -> Log:
+        """The log of a topic as it is now, of which nothing was read yet."""
+        manager = self._manager
+        return Log(topic_id(manager.cluster, topic), told=tells_epochs(manager))
 
     # -- finding out -------------------------------------------------------------------
 
@@ -92,7 +101,8 @@ class Restore:
         committed = await self._fetch([TopicPartition(*p) for p in asked], until)
         if committed is None:
             return {}
-        believed = await believe(self._manager, committed, self._patience(until))
+        last = time.monotonic() - self._since > _LAST
+        believed = await believe(self._manager, committed, self._patience(until), last=last)
         came = {Partition(*tp): each for tp, each in believed.items()}
         fresh = [p for p in asked if TopicPartition(*p) not in committed]
         came.update(await self._begun(fresh, asked, until))
@@ -125,7 +135,7 @@ class Restore:
         came = {
             Partition(*tp): Came(
                 Position(offset),
-                Log(topic_id(self._manager.cluster, tp.topic)),
+                self.log_of(tp.topic),
                 OffsetAndMetadata(offset, "", -1),
             )
             for tp, offset in begins.items()
