@@ -75,30 +75,46 @@ def test_signals_are_held_before_anything_is_imported(tmp_path: Path) -> None:
     ]
 
 
+#: The first thing that the command line imports, made slow; the directory comes first on the path.
+SLOW = """
+import os, pathlib, sys, time
+pathlib.Path("importing").touch()
+while not os.path.exists("go"):
+    time.sleep(0.01)
+sys.path.remove(os.path.dirname(__file__))
+del sys.modules["click"]
+import click
+"""
+
+
+def importing(service: Service) -> Service:
+    """Started, and still at its first imports; goes on with the file ``go``."""
+    (service.directory / "click.py").write_text(SLOW)
+    (service.directory / "shop.py").write_text(APP)
+    service.start()
+    until((service.directory / "importing").exists, "imports")
+    return service
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGUSR2, 4)])
-def test_a_signal_in_the_first_moments_waits(
-    start: Callable[..., Service], number: int, code: int
-) -> None:
+def test_a_signal_in_the_first_moments_waits(make_service: Make, number: int, code: int) -> None:
     """Before there are handlers, TERM would be a death (or, for PID 1, nothing at all)."""
-    service = start()
-    # From here on nothing may go wrong; the interpreter's own start, some 10 ms, is before.
-    until(lambda: signal.SIGTERM in mask_of(service.pid, "SigBlk"), "blocked TERM")
+    # What is before is the interpreter's own start, some 10 ms.
+    service = importing(make_service("shop:app", bootstrap_servers=NOWHERE))
     service.send(number)
+    (service.directory / "go").touch()
     assert service.wait() == code, service.log_tail()
 
 
-def test_as_pid_1_a_signal_in_the_first_moments_is_not_dropped(
-    start: Callable[..., Service],
-) -> None:
+def test_as_pid_1_a_signal_in_the_first_moments_is_not_dropped(make_service: Make) -> None:
     """The kernel drops what PID 1 has no handler for, unless it is held."""
     wrapper = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
     if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
         unavailable("pid namespaces", "unshare --pid is refused")
-    service = start(wrapper=wrapper)
-    until(service.workers, "PID 1")
+    service = importing(make_service("shop:app", bootstrap_servers=NOWHERE, wrapper=wrapper))
     (init,) = service.workers()
-    until(lambda: signal.SIGUSR2 in mask_of(init, "SigBlk"), "blocked USR2")
     os.kill(init, signal.SIGUSR2)
+    (service.directory / "go").touch()
     assert service.wait() == 4, service.log_tail()
 
 
