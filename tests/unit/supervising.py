@@ -20,6 +20,7 @@ from penstock.board import Board, Working
 from penstock.cgroup import ProcessMemory, Reading
 from penstock.channel import Channel, Message
 from penstock.http.server import HttpServer
+from penstock.lifecycle import State
 from penstock.settings import Settings
 from penstock.settings_wire import to_wire
 from penstock.supervisor.child import Process
@@ -84,6 +85,8 @@ class FakeProcess:
         self.pid = 100 + len(host.processes)
         self.mark = str(self.pid)
         self.spawned_at = host.now
+        #: What the service was doing when it was started.
+        self.born_while = host.sup.lifecycle.state if host.sup is not None else State.STARTING
         self.fake_board = FakeBoard()
         self.board = cast(Board, self.fake_board)
         self.stacks = os.open(os.devnull, os.O_RDONLY)
@@ -214,6 +217,7 @@ class FakeHost(Host):
         self.weights: dict[int, ProcessMemory] = {}
         #: Starting another process fails.
         self.full = False
+        self.sup: Supervisor | None = None
         self._selector: selectors.BaseSelector | None = None
 
     def monotonic(self) -> float:
@@ -272,7 +276,7 @@ class World:
         self._later = 0.0
         self.pipe = WakePipe()
         started = [self.host.spawn(index, "shop:app") for index in range(first)]
-        self.sup = Supervisor("shop:app", self.pipe, started, self.host)
+        self.sup = self.host.sup = Supervisor("shop:app", self.pipe, started, self.host)
 
     @property
     def processes(self) -> list[FakeProcess]:
