@@ -348,6 +348,9 @@ GARBAGE = [
     b'{"t":"fatal"}\n',
     b'{"t":"fatal","code":"4","reason":null}\n',
     b'{"t":"novelty"}\n',
+    b'{"t":"merged"}\n',
+    b'{"t":"merged","ids":7}\n',
+    b'{"t":"merged","ids":[{"a":1},null,2]}\n',
 ]
 
 
