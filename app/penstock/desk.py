@@ -80,6 +80,8 @@ class Desk:
         self.running = 0
         #: Set when a record must end the service.
         self.fatal: str | None = None
+        #: A runner met a fault: what it held may be nowhere.
+        self.broken = False
         #: Partitions given up with finished work uncommitted, or work still in flight; and how
         #: many of them since the drain began: then the exit is not a clean one.
         self.abandoned = self.abandoned_draining = 0
@@ -326,10 +328,10 @@ class Desk:
         """Take a job back, with how its handler failed; tells what became of the record."""
         strand, lane, records, done = job.strand, job.lane, job.records, job.done
         self.running -= 1
+        lane.busy.discard(job)  # at once: a fault below must not count it a second time
         self._isolation.end(job, failure)
         if job.alone:
             self._end_isolation(now)
-        lane.busy.discard(job)
         rest = records[done:]
         leaving = lane.leaving or self.draining
         alone = len(rest) <= 1 or not self._plan.kind.batch
@@ -368,9 +370,13 @@ class Desk:
         """
         if job is not None and job in job.lane.busy:
             self.running -= 1
-            self._isolation.handling -= 1
+            self._isolation.handling -= job.letter is None
             job.lane.busy.discard(job)
-            job.strand.back(job.records)
+        # The fault may have left records where nobody finds them: only what is known to be
+        # finished may be committed from now on, not where the client is.
+        self.broken = True
+        for lane in self._lanes.values():
+            lane.reached = None
         self._end(why)
 
     def _go_on(self, strand: Strand, now: float) -> None:
@@ -590,7 +596,7 @@ class Desk:
         """
         for partition, offset in offsets.items():
             lane = self._lanes.get(partition)
-            if lane is not None:
+            if lane is not None and not self.broken:
                 lane.reached = offset
 
     def committed(self, positions: Mapping[Partition, Position]) -> None:

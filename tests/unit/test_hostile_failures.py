@@ -361,6 +361,7 @@ def test_a_class_that_cannot_answer_ends_the_service(
 
 FAULTS = {
     "desk": lambda rig: rig.dispatcher._desk,
+    "isolation": lambda rig: rig.dispatcher._desk._isolation,
     "tally": lambda rig: rig.tally,
     "board": lambda rig: rig.board,
 }
@@ -369,14 +370,27 @@ FAULTS = {
 @pytest.mark.parametrize("place", ["plain", "coroutine", "batch", "coroutine batch"])
 @pytest.mark.parametrize(
     ("part", "method"),
-    [("desk", "finish"), ("desk", "take"), ("tally", "handled"), ("board", "last_done")],
+    [
+        ("desk", "finish"),
+        ("desk", "take"),
+        ("desk", "_go_on"),
+        ("isolation", "begin"),
+        ("isolation", "end"),
+        ("tally", "handled"),
+        ("board", "last_done"),
+    ],
 )
 def test_a_fault_of_ours_ends_the_service_and_commits_nothing_unfinished(
     make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, place: str, part: str, method: str
 ) -> None:
     done: list[int] = []
     batch = Batch(count=3) if "batch" in place else False
-    rig = make(PLACES[place](lambda _: None, done), batch=batch)
+
+    def fail(offset: int) -> None:
+        if offset == CULPRIT and part in ("desk", "isolation"):
+            raise ValueError("not today")
+
+    rig = make(PLACES[place](fail, done), batch=batch, retry=Retry(first=60.0, limit=60.0))
 
     def fault(*_: object, **__: object) -> None:
         raise AssertionError("a bug")
@@ -391,6 +405,7 @@ def test_a_fault_of_ours_ends_the_service_and_commits_nothing_unfinished(
     monkeypatch.undo()
     assert "AssertionError: a bug" in rig.dispatcher.fatal
     assert rig.dispatcher.wait_idle(PATIENCE), "the drain would wait for a thread that is gone"
+    rig.dispatcher.reached({ZERO: len(given())})
     assert rig.position() <= len(done)
 
 
