@@ -190,13 +190,22 @@ class Admin:
         # group of a client that has none: a segmentation fault in rd_kafka_cgrp_op. A consumer
         # that never subscribes asks the same and has one.
         consumer = Consumer({**self._config, "group.id": group})
+        told: list[TopicPartition] = []
+
+        def answered() -> bool:
+            try:
+                told.extend(consumer.committed(asked, timeout=self._timeout))
+            except KafkaException as error:
+                if error.args[0].code() in _COORDINATOR_MOVES:
+                    return False
+                raise self._as_ours(error, f"read the committed offsets of {group}") from error
+            return True
+
         try:
-            found = consumer.committed(asked, timeout=self._timeout)
-        except KafkaException as error:
-            raise self._as_ours(error, f"read the committed offsets of {group}") from error
+            self._until(answered, f"the coordinator of {group}")
         finally:
             consumer.close()
-        return {at.partition: at.offset for at in found if at.offset >= 0}
+        return {at.partition: at.offset for at in told if at.offset >= 0}
 
     def group(self, group: str) -> Group:
         """Return a group's state and members, as of now.
