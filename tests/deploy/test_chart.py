@@ -656,8 +656,8 @@ BAD = {
         ["settings.workers=2", "resources.limits.memory=512Mi"],
         (
             "resources.limits.memory is 512Mi = 537 MB, and the service may take supervisor 64 + "
-            "2 x (base 64 + buffer 64 + fetch 32 + handlers 64) = 513 MB / 0.9 "
-            "(settings.memory_high) = 570 MB: leave it out or set 544Mi"
+            "2 x (base 64 + buffer 64 + fetch 48 + handlers 64) = 545 MB / 0.9 "
+            "(settings.memory_high) = 606 MB: leave it out or set 578Mi"
         ),
     ),
     "a limit that is no number": (
