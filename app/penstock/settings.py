@@ -133,7 +133,7 @@ class Settings(BaseModel):
         description="bytes waiting in a worker at most, 1000 for each record included",
     )
     fetch_bytes: int = Field(
-        12_000_000,
+        8_000_000,
         ge=1,
         le=MOST_FETCHED,
         description="bytes fetched for a worker and not yet handed over, at most, and one batch",

@@ -656,8 +656,8 @@ BAD = {
         ["settings.workers=2", "resources.limits.memory=512Mi"],
         (
             "resources.limits.memory is 512Mi = 537 MB, and the service may take supervisor 64 + "
-            "2 x (base 64 + buffer 64 + fetch 48 + handlers 64) = 545 MB / 0.9 "
-            "(settings.memory_high) = 606 MB: leave it out or set 578Mi"
+            "2 x (base 64 + buffer 64 + fetch 40 + handlers 64) = 529 MB / 0.9 "
+            "(settings.memory_high) = 588 MB: leave it out or set 561Mi"
         ),
     ),
     "a limit that is no number": (

@@ -217,8 +217,8 @@ def test_check_prints_what_takes_effect(
     out = capsys.readouterr().out
     table, _, memory = out.partition("\n\n")
     assert memory == (
-        "memory at most: supervisor 64 + 1 x (base 64 + buffer 64 + fetch 48 + handlers 64) "
-        "= 304 MB\n"
+        "memory at most: supervisor 64 + 1 x (base 64 + buffer 64 + fetch 40 + handlers 64) "
+        "= 296 MB\n"
     )
     head, *lines = table.splitlines()
     assert head.split() == ["NAME", "VALUE", "SOURCE"]

@@ -76,10 +76,10 @@ def test_a_limit_that_is_too_low_for_what_may_be_buffered(
     monkeypatch.setenv("PENSTOCK_BUFFER_BYTES", "40000000")
     monkeypatch.setenv("PENSTOCK_FETCH_BYTES", "4000000")
     target = subscribed(shop, "", "")
-    told = "supervisor 64 + 2 x (base 64 + buffer 40 + fetch 16 + handlers 64) = 433 MB"
+    told = "supervisor 64 + 2 x (base 64 + buffer 40 + fetch 20 + handlers 64) = 441 MB"
     assert configuration.memory(target) == told
     sentence = (
-        f"memory: {told} / 0.9 (PENSTOCK_MEMORY_HIGH) = 481 MB, and the limit is 400 MB: raise "
+        f"memory: {told} / 0.9 (PENSTOCK_MEMORY_HIGH) = 490 MB, and the limit is 400 MB: raise "
         "it, or lower PENSTOCK_WORKERS, PENSTOCK_BUFFER_BYTES or PENSTOCK_FETCH_BYTES"
     )
     assert configuration.notes(target) == ([] if enough else [sentence])

@@ -15,14 +15,14 @@ WORKER = {"buffer_bytes": 64 * MB, "max_poll_records": 500, "fetch_bytes": 8 * M
 
 def test_one_worker_and_several() -> None:
     one, three = bound(processes=1, **WORKER), bound(processes=3, **WORKER)
-    assert one.worker == (64 + 64 + 32 + 64) * MB + 500_000
+    assert one.worker == (64 + 64 + 40 + 64) * MB + 500_000
     assert one.total == 64 * MB + one.worker
     assert three.total == 64 * MB + 3 * one.worker
 
 
 def test_the_sentence_adds_up() -> None:
     assert str(bound(processes=2, **WORKER)) == (
-        "supervisor 64 + 2 x (base 64 + buffer 64 + fetch 32 + handlers 64) = 513 MB"
+        "supervisor 64 + 2 x (base 64 + buffer 64 + fetch 40 + handlers 64) = 529 MB"
     )
 
 
@@ -38,10 +38,10 @@ def test_of_settings() -> None:
     ("limit", "high", "enough"),
     [
         (None, 0.9, True),
-        (288 * MB + 500_000, 0.0, True),  # exactly the total
-        (288 * MB + 499_999, 0.0, False),
-        (288 * MB + 500_000, 0.9, False),
-        (321 * MB, 0.9, True),
+        (296 * MB + 500_000, 0.0, True),  # exactly the total
+        (296 * MB + 499_999, 0.0, False),
+        (296 * MB + 500_000, 0.9, False),
+        (330 * MB, 0.9, True),
     ],
 )
 def test_a_limit_that_is_too_low_is_told(limit: int | None, high: float, enough: bool) -> None:
@@ -50,7 +50,7 @@ def test_a_limit_that_is_too_low_is_told(limit: int | None, high: float, enough:
     if said is not None:
         assert "PENSTOCK_FETCH_BYTES" in said
         assert ("PENSTOCK_MEMORY_HIGH" in said) == bool(high)
-        assert "= 288 MB" in said
+        assert "= 296 MB" in said
 
 
 @given(st.integers(1, 64 * MB), st.integers(0, 20_000))

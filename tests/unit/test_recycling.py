@@ -156,6 +156,6 @@ def test_a_limit_that_cannot_be_enough_is_told_at_the_start(
     try:
         world.host.reading = Reading(200 * MB, 50 * MB)
         world.run_up(STATIC)
-        assert "= 463 MB, and the limit is 200 MB" in caplog.text
+        assert "= 446 MB, and the limit is 200 MB" in caplog.text
     finally:
         world.close()
