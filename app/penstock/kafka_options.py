@@ -90,20 +90,23 @@ CONSUMER: Final[Mapping[str, Check]] = {
     "check_crcs": _flag,
     "client_rack": _text,
     "enable_incremental_fetch_sessions": _flag,
+    "fetch_max_bytes": _number(1),
     "fetch_max_wait_ms": _number(0),
     "fetch_min_bytes": _number(0),
     "isolation_level": _one_of("read_uncommitted", "read_committed"),
+    "max_partition_fetch_bytes": _number(1),
 }
+
+#: They may ask for less than ``PENSTOCK_FETCH_BYTES``, which memory is computed from.
+_WITHIN_FETCH_BYTES: Final = ("fetch_max_bytes", "max_partition_fetch_bytes")
 
 _SETTINGS: Final[Mapping[str, str]] = {
     "auto_offset_reset": "PENSTOCK_AUTO_OFFSET_RESET",
     "bootstrap_servers": "PENSTOCK_BOOTSTRAP_SERVERS",
     "client_id": "PENSTOCK_CLIENT_ID",
-    "fetch_max_bytes": "PENSTOCK_FETCH_BYTES",
     "group_id": "PENSTOCK_GROUP_ID",
     "group_instance_id": "PENSTOCK_INSTANCE_ID",
     "heartbeat_interval_ms": "PENSTOCK_HEARTBEAT_INTERVAL",
-    "max_partition_fetch_bytes": "PENSTOCK_FETCH_BYTES",
     "max_poll_interval_ms": "PENSTOCK_MAX_POLL_INTERVAL",
     "max_poll_records": "PENSTOCK_MAX_POLL_RECORDS",
     "metadata_max_age_ms": "PENSTOCK_METADATA_REFRESH",
@@ -195,13 +198,19 @@ def _problem(name: str, value: object) -> str | None:
 
 
 def conflicts(
-    options: Mapping[str, Any], *, protocol: str, kerberos: bool, tls: bool
+    options: Mapping[str, Any], *, protocol: str, kerberos: bool, tls: bool, fetch_bytes: int
 ) -> Iterator[str]:
     """Options that other settings make meaningless.
 
     ``tls``: certificates are named by ``PENSTOCK_SSL_*`` as well; ``kerberos``: the mechanism
-    is GSSAPI.
+    is GSSAPI; ``fetch_bytes``: ``PENSTOCK_FETCH_BYTES``.
     """
+    for name in _WITHIN_FETCH_BYTES:
+        if options.get(name, 0) > fetch_bytes:
+            yield (
+                f"PENSTOCK_KAFKA_OPTIONS has {name}={options[name]}, more than "
+                f"PENSTOCK_FETCH_BYTES ({fetch_bytes}): raise that instead"
+            )
     if "ssl_context" in options and not protocol.endswith("SSL"):
         yield (
             "PENSTOCK_KAFKA_OPTIONS has ssl_context, but PENSTOCK_SECURITY_PROTOCOL is "

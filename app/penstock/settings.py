@@ -326,6 +326,7 @@ class Settings(BaseModel):
             protocol=self.security_protocol,
             kerberos=self.sasl_mechanism == "GSSAPI",
             tls=bool(self.ssl_cafile or self.ssl_certfile),
+            fetch_bytes=self.fetch_bytes,
         )
         for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_password_file"):
             path: Path | None = getattr(self, name)

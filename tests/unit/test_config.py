@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from penstock.kafka.config import client_options, consumer_options
+from penstock.kafka.fetching import Fetching
 from tests.unit.making import make_settings
 
 
@@ -39,6 +42,24 @@ def test_further_options_get_through() -> None:
 def test_what_is_fetched_follows_from_one_setting() -> None:
     made = options(fetch_bytes=2_000_000)
     assert (made["fetch_max_bytes"], made["max_partition_fetch_bytes"]) == (2_000_000, 2_000_000)
+
+
+def test_less_may_be_fetched_at_once_but_not_more() -> None:
+    made = options(fetch_bytes=2_000_000, kafka_options={"fetch_max_bytes": 9})
+    assert (made["fetch_max_bytes"], made["max_partition_fetch_bytes"]) == (9, 2_000_000)
+    with pytest.raises(ValueError, match=r"max_partition_fetch_bytes=9, more than PENSTOCK_F"):
+        make_settings(fetch_bytes=8, kafka_options={"max_partition_fetch_bytes": 9})
+
+
+def test_a_part_is_never_larger_than_wanted() -> None:
+    config = {"max_partition_fetch_bytes": 9}
+    owned = SimpleNamespace(assignment=range(2))
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace(config=config), _subscription=owned)
+    fetching = Fetching(consumer, fetch_bytes=100)
+    for partitions, part in ((2, 9), (50, 2), (1, 9)):
+        owned.assignment = range(partitions)
+        fetching.fit()
+        assert config["max_partition_fetch_bytes"] == part
 
 
 def test_the_client_knows_every_option() -> None:

@@ -38,6 +38,8 @@ GIVEN: dict[str, Any] = {
     "client_rack": "a",
     "enable_incremental_fetch_sessions": False,
     "fetch_max_wait_ms": 100,
+    "fetch_max_bytes": 1_000_000,
+    "max_partition_fetch_bytes": 100_000,
     "fetch_min_bytes": 2,
     "isolation_level": "read_committed",
 }

@@ -47,6 +47,8 @@ def consumer_options(settings: Settings, group: str, instance: str | None) -> di
     """Options of the consumer that the drain depends on, over ``PENSTOCK_KAFKA_OPTIONS``."""
     options: dict[str, Any] = {"allow_auto_create_topics": False, "metrics_enabled": False}
     options |= client_options(settings)
+    # The parts of partitions follow from their number: penstock.kafka.fetching.
+    options |= dict.fromkeys(("fetch_max_bytes", "max_partition_fetch_bytes"), settings.fetch_bytes)
     options |= kafka_options.fetching(settings.kafka_options)
     options |= {
         "group_id": group,
@@ -61,9 +63,6 @@ def consumer_options(settings: Settings, group: str, instance: str | None) -> di
         "heartbeat_interval_ms": _ms(settings.heartbeat_interval),
         "max_poll_interval_ms": _ms(settings.max_poll_interval),
         "max_poll_records": settings.max_poll_records,
-        # The parts of partitions follow from their number: penstock.kafka.fetching.
-        "fetch_max_bytes": settings.fetch_bytes,
-        "max_partition_fetch_bytes": settings.fetch_bytes,
         "metadata_max_age_ms": _ms(settings.metadata_refresh),
         # Never key_deserializer/value_deserializer: one that raises makes poll() spin for
         # ever (trap 1). Handlers get bytes.

@@ -21,6 +21,8 @@ class Fetching:
         self._options = consumer._fetcher.config  # noqa: SLF001 (read for each request)
         self._subscription = consumer._subscription  # noqa: SLF001 (assignment() copies it all)
         self._fetch_bytes = fetch_bytes
+        #: What the options want at the most.
+        self._part: int = self._options["max_partition_fetch_bytes"]
         self._partitions = 0
 
     def fit(self) -> None:
@@ -28,4 +30,5 @@ class Fetching:
         partitions = len(self._subscription.assignment)
         if partitions != self._partitions:
             self._partitions = partitions
-            self._options["max_partition_fetch_bytes"] = share(self._fetch_bytes, partitions)
+            part = min(self._part, share(self._fetch_bytes, partitions))
+            self._options["max_partition_fetch_bytes"] = part
