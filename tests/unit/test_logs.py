@@ -297,3 +297,45 @@ known = logging.root.manager.loggerDict
 print([name for name in (*DETAILED, _PARSER) if name not in known])
 """)
     assert result.stdout == b"[]\n", result.stderr
+
+
+@pytest.mark.parametrize(("level", "expected"), [("INFO", 3), ("DEBUG", 5)])
+def test_a_complaint_that_the_client_repeats_is_told_once_a_minute(
+    level: str, expected: int
+) -> None:
+    """Of a topic that does not exist it tells ten times a second; all of it only at DEBUG."""
+    found = lines(f"""
+logs.configure("json", "{level}", process="p")
+client = logging.getLogger("kafka.cluster")
+for topic in ("orders", "orders", "orders", "prices"):
+    client.error("Topic %s not found in cluster metadata", topic)
+import time
+later = time.time() + 61
+time.time, time.time_ns = lambda: later, lambda: int(later * 1e9)
+client.error("Topic %s not found in cluster metadata", "orders")
+""")
+    assert len(found) == expected
+    assert {line["event"].split()[1] for line in found} == {"orders", "prices"}
+
+
+def test_what_penstock_and_the_application_repeat_is_told_each_time() -> None:
+    found = lines("""
+logs.configure("json", "INFO", process="p")
+for _ in range(3):
+    structlog.get_logger("penstock.worker").warning("same")
+    logging.getLogger("shop").error("same")
+""")
+    assert len(found) == 6
+
+
+def test_of_complaints_without_end_only_so_many_are_remembered() -> None:
+    result = run("""
+from penstock.telemetry.client_logs import Unrepeated, _MOST
+only_new = Unrepeated()
+def new(text):
+    return only_new.filter(logging.LogRecord("kafka", logging.ERROR, "f", 1, text, (), None))
+assert all(new(f"{n}") for n in range(3 * _MOST))
+assert len(only_new._told) <= _MOST
+assert not new(f"{3 * _MOST - 1}")
+""")
+    assert result.returncode == 0, result.stderr

@@ -17,6 +17,9 @@ DETAILED: Final = ("kafka.coordinator", "kafka.cluster", "kafka.consumer.subscri
 _CLIENT: Final = "kafka"
 #: Prints what it received when it cannot read it.
 _PARSER: Final = "kafka.protocol.parser"
+#: Seconds until a complaint that the client repeats word for word is told again.
+_AGAIN: Final = 60.0
+_MOST: Final = 256  # complaints remembered at once
 
 
 class Discreet(logging.Filter):
@@ -33,6 +36,36 @@ class Discreet(logging.Filter):
             return any(_within(record.name, name) for name in DETAILED)
         if record.name == _PARSER and any(isinstance(a, bytes) for a in _arguments(record)):
             record.msg, record.args = "a response cannot be decoded; its bytes are not shown", ()
+        return True
+
+
+class Unrepeated(logging.Filter):
+    """Drops a complaint of the client that it has made in the same words within a minute.
+
+    Of a topic that does not exist it tells ten times a second for as long as that lasts: whoever
+    reads the log then finds nothing else.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was told."""
+        super().__init__()
+        self._told: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is new, or was told long enough ago."""
+        if record.levelno < logging.WARNING or not _within(record.name, _CLIENT):
+            return True
+        try:
+            said = (record.name, record.getMessage())
+        except Exception:  # arguments that do not fit: the handler tells where
+            return True
+        last = self._told.get(said)
+        # The clock may have been set back.
+        if last is not None and 0 <= record.created - last < _AGAIN:
+            return False
+        if len(self._told) >= _MOST:
+            self._told = {}
+        self._told[said] = record.created
         return True
 
 

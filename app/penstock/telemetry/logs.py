@@ -40,6 +40,8 @@ def configure(format: str, level: str, *, process: str) -> None:  # noqa: A002 (
     handler = LineHandler()
     handler.setFormatter(_formatter(format, process))
     handler.addFilter(client_logs.Discreet())
+    if level != "DEBUG":
+        handler.addFilter(client_logs.Unrepeated())
     root = logging.getLogger()
     for old in list(root.handlers):
         # Ours from before, and the one of basicConfig(), which would print each line twice.
