@@ -24,7 +24,8 @@ _CALLS: Final = re.compile(
 def load_app(target: str) -> App:
     """Import ``package.module:attribute`` (or ``path/to/file.py:attribute``).
 
-    The current directory is put on the path first, as ``python -m`` does.
+    The current directory is put on the path first, as ``python -m`` does, but only now: what
+    Python and Penstock themselves import is not to be found there. A file's own comes before it.
 
     Raises:
         ConfigError: bad form, no such module or attribute, or the import raised.
@@ -32,12 +33,11 @@ def load_app(target: str) -> App:
     name, colon, attribute = target.partition(":")
     if not name or not colon or not attribute:
         raise ConfigError(f"{target!r} is not MODULE:APP, for example shop.orders:app")
+    _look_first_in(_here())
     if name.endswith(".py"):
         path = Path(name)
-        sys.path.insert(0, str(path.parent.resolve()))
+        _look_first_in(str(path.parent.resolve()))
         name = path.stem
-    elif "" not in sys.path:
-        sys.path.insert(0, "")
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -61,6 +61,19 @@ def load_app(target: str) -> App:
     if not isinstance(app, App):
         raise ConfigError(f"{target} is a {type(app).__name__}, not a penstock.App")
     return app
+
+
+def _here() -> str:
+    """The current directory, wherever the application goes later; ``""`` if it was removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""
+
+
+def _look_first_in(directory: str) -> None:
+    if directory not in sys.path[:1]:
+        sys.path.insert(0, directory)
 
 
 def _calls_us(error: TypeError) -> bool:

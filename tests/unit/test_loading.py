@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from penstock.app import App
 from penstock.errors import ConfigError
+from penstock.exits import Exit
 from penstock.loading import load_app
 
 GOOD = "from penstock import App\napp = App(workers=2)\nother = 7\n"
@@ -91,3 +94,34 @@ def test_what_cannot_be_loaded_says_why(
     write("shop_a.py", text)
     with pytest.raises(ConfigError, match=sentence):
         load_app(target)
+
+
+def test_the_application_s_files_do_not_take_the_place_of_python_s(tmp_path: Path) -> None:
+    """A newcomer calls a file ssl.py or queue.py: the worker starts all the same."""
+    for name in ("ssl", "queue", "calendar", "platform"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not to be imported')")
+    (tmp_path / "shop.py").write_text("raise RuntimeError('the application, at last')")
+    ended = subprocess.run(
+        [str(Path(sys.executable).with_name("penstock")), "run", "shop:app"],
+        cwd=tmp_path,
+        env={**os.environ, "PENSTOCK_STATE_DIR": str(tmp_path / "state")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == Exit.CONFIG, ended.stderr
+    assert "the application, at last" in ended.stderr
+    assert "not to be imported" not in ended.stderr
+
+
+def test_a_file_s_directory_and_the_current_one_are_both_looked_in(write: Write) -> None:
+    """Whatever the application makes the current one meanwhile."""
+    write("shop_beside.py", "x = 7")
+    write("down/shop_next.py", "x = 8")
+    write(
+        "down/shop_moves.py",
+        "import os\nfrom penstock import App\nos.chdir('/')\n"
+        "import shop_beside, shop_next\napp = App()\n",
+    )
+    assert isinstance(load_app("down/shop_moves.py:app"), App)

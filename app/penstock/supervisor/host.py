@@ -97,7 +97,7 @@ class Host:
         """
         try:
             ended = subprocess.run(
-                [sys.executable, "-m", "penstock.worker.last_will"],
+                [sys.executable, "-P", "-m", "penstock.worker.last_will"],
                 input=json.dumps(told).encode(),
                 stdout=subprocess.PIPE,
                 timeout=seconds,

@@ -40,11 +40,14 @@ class Spawned:
         # Signals wait until the worker can take them: one to every process at once, from a
         # terminal or a container's runtime, is a stop, and no death of a worker that starts.
         before = held.hold()
+        # -P: the working directory is on the path for the application, not before: a file of
+        # its that is called ssl.py or queue.py would take the place of Python's own.
+        ours = [sys.executable, "-P", "-m", "penstock.worker"]
         try:
             with theirs:
                 fds = (theirs.fileno(), self.board.fd, self.stacks)
                 self.popen = subprocess.Popen(  # noqa: S603 (our own module)
-                    [sys.executable, "-m", "penstock.worker", str(index), *map(str, fds), target],
+                    [*ours, str(index), *map(str, fds), target],
                     stdin=subprocess.DEVNULL,
                     pass_fds=fds,
                     start_new_session=True,
