@@ -7,6 +7,7 @@ Heavy modules are imported inside the commands that need them: ``penstock health
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -155,14 +156,36 @@ def _asking(command: F) -> F:
     return _url(reason(command))
 
 
+class _Seconds(click.FloatRange):
+    """A number of seconds: also what compares with nothing (``nan``) is out of range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+def _only_with_wait(ctx: click.Context, _param: click.Parameter, value: float | None) -> float:
+    """``--wait`` is read before it (``is_eager``)."""
+    if value is None:
+        return _WAIT
+    if not ctx.params.get("wait"):
+        raise click.UsageError("--timeout is how long --wait waits: give both, or neither.", ctx)
+    return value
+
+
 def _waiting(command: F) -> F:
-    wait = click.option("--wait", is_flag=True, help="Wait for what becomes of it, and tell.")
+    wait = click.option(
+        "--wait", is_flag=True, is_eager=True, help="Wait for what becomes of it, and tell."
+    )
     timeout = click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        default=_WAIT,
-        show_default=True,
-        help="Seconds that --wait waits.",
+        type=_Seconds(min=0, min_open=True),
+        callback=_only_with_wait,
+        help=f"Seconds that --wait waits.  [default: {_WAIT:g}]",
     )
     return wait(timeout(command))
 
@@ -302,7 +325,7 @@ def health(*, probe: str, url: str | None) -> int:
 @_url
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=_Seconds(min=0),
     help="Seconds to wait for the drain  [default: what the service says it has left]",
 )
 def prestop(*, url: str | None, timeout: float | None) -> int:

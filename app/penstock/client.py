@@ -177,8 +177,9 @@ class Client:
             paths.runtime_dir(self._env, self._port) / paths.TOKEN_FILE
         )
         return (
-            f"no control token: {path} cannot be read; run this as the service's user and with "
-            "its PENSTOCK_RUNTIME_DIR, or set PENSTOCK_CONTROL_TOKEN"
+            f"no control token: {path} cannot be read: is the service running, here and on this "
+            "port? If it is, run this as its user and with its PENSTOCK_RUNTIME_DIR, or set "
+            "PENSTOCK_CONTROL_TOKEN"
         )
 
 

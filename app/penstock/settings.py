@@ -218,7 +218,8 @@ class Settings(BaseModel):
     def _host_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for server in value:
             host, _, port = server.rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) <= _LAST_PORT:
+            spaced = any(map(str.isspace, server))
+            if not host or spaced or not port.isdigit() or not 0 < int(port) <= _LAST_PORT:
                 raise ValueError(f"{server!r} is not host:port")
         return value
 
@@ -424,7 +425,9 @@ def load(code: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Settin
     except Exception as error:  # pydantic-settings wraps a JSON error of an env value
         named = [f for f in Settings.model_fields if f'"{f}"' in text_of(error)]
         where = ", ".join(map(env_name, named)) or "the settings cannot be read"
-        problems.append(f"{where}: {text_of(error.__cause__ or error)}")
+        broken = isinstance(error.__cause__, json.JSONDecodeError)
+        what = "not JSON: " if broken else ""
+        problems.append(f"{where}: {what}{text_of(error.__cause__ or error)}")
     if problems or settings is None:
         raise ConfigError("\n".join(problems))
     return settings
@@ -433,6 +436,7 @@ def load(code: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Settin
 def _sentences(error: ValidationError) -> Iterable[str]:
     for item in error.errors(include_url=False):
         message = str(item["msg"]).removeprefix("Value error, ")
+        message = message.replace("a valid dictionary", "a JSON object, {…}")
         if not item["loc"]:
             yield message  # a combination: the sentence names its settings itself
             continue
@@ -440,7 +444,10 @@ def _sentences(error: ValidationError) -> Iterable[str]:
         if item["type"] == "missing":
             yield f"{name} is not set: it is required"
             continue
-        shown = "" if _MAY_BE_SECRET.search(name) else _shown(item)
+        if _MAY_BE_SECRET.search(name):
+            shown, message = "", message.replace("items after validation", "characters")
+        else:
+            shown = _shown(item)
         link = str(item.get("input")).startswith(("tcp://", "udp://"))
         hint = "; a Kubernetes service link? set enableServiceLinks: false" if link else ""
         yield f"{name}{shown}: {message[:1].lower()}{message[1:]}{hint}"

@@ -8,11 +8,15 @@ import queue
 import signal
 import sys
 
+from .admin import Admin
 from .broker import Broker
 from .errors import BrokerError, BrokerUnavailable
 
 DEFAULT_PORT = 9092
 """Where people and their tools look for Kafka."""
+
+TOPIC = "orders"
+"""What the README's first handler reads."""
 
 _ALIVE_CHECK_INTERVAL = 1.0
 
@@ -36,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     broker = Broker(port=options.port)
     try:
         with broker:
+            Admin(broker.bootstrap).create_topic(TOPIC, 3)
             _explain(broker, proxy=options.proxy)
             return _serve(broker, signals, proxy=options.proxy)
     except BrokerUnavailable as why:
@@ -48,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _explain(broker: Broker, *, proxy: bool) -> None:
     print(f"Kafka is ready at {broker.bootstrap} (Ctrl-C ends it and forgets its data)")
     print(f"  export PENSTOCK_BOOTSTRAP_SERVERS={broker.bootstrap}")
+    print(f"It has a topic {TOPIC!r}; to send a record there, from another terminal:")
+    client = f"{sys.executable} -m kafka.producer -b {broker.bootstrap}"
+    print(f"  echo 'a first order' | {client} -t {TOPIC}")
     if proxy:
         print("or, through a proxy that can cut the network:")
         print(f"  export PENSTOCK_BOOTSTRAP_SERVERS={broker.proxied_bootstrap}")

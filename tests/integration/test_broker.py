@@ -215,9 +215,9 @@ def test_broker_in_the_foreground_ends_cleanly() -> None:
     ) as foreground:
         assert foreground.stdout is not None
         assert f"127.0.0.1:{port}" in foreground.stdout.readline()
-        exports = [foreground.stdout.readline() for _ in range(4)]
+        exports = [foreground.stdout.readline() for _ in range(6)]
         assert exports[0].strip() == f"export PENSTOCK_BOOTSTRAP_SERVERS=127.0.0.1:{port}"
-        Admin(f"127.0.0.1:{port}").create_topic("t")
+        assert Admin(f"127.0.0.1:{port}").partitions("orders") == 3
         foreground.send_signal(signal.SIGUSR1)
         assert foreground.stdout.readline() == "network cut\n"
         foreground.send_signal(signal.SIGINT)

@@ -53,7 +53,10 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ["run", "a:b", "c:d"],
         ["health", "sideways"],
         ["restart", "--timeout", "soon"],
-        ["stop", "--timeout", "0"],
+        ["stop", "--wait", "--timeout", "0"],
+        ["stop", "--wait", "--timeout", "nan"],
+        ["prestop", "--timeout", "nan"],
+        ["reload", "--timeout", "5"],  # nothing waits
         ["status", "--url"],
         ["dlq", "nonsense"],
         ["dlq", "list"],
@@ -673,6 +676,7 @@ def test_prestop_without_a_usable_token_or_port(
     first, second, third = capsys.readouterr().err.splitlines()
     assert "refused the control token" in first
     assert "no control token" in second
+    assert "is the service running" in second
     assert "PENSTOCK_HTTP_PORT=http is not a port" in third
 
 
