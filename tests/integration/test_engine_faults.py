@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from typing import Any
 
@@ -22,6 +23,7 @@ def test_an_io_thread_that_ends(broker: Broker, topic: str, group: str) -> None:
     member = Member(broker.bootstrap, group, topic)
     until(lambda: len(member.notebook.owned) == 12, member)
     net: Any = member.engine._consumer._net
+    thread: threading.Thread = net._io_thread
 
     def fault() -> None:
         raise k.KafkaConnectionError("a bug")
@@ -32,6 +34,8 @@ def test_an_io_thread_that_ends(broker: Broker, topic: str, group: str) -> None:
         until(lambda: False, member)
     member.engine.wake()  # from a handler's thread: it must not end as well
     member.engine.closing = True
+    thread.join(10)  # what it raised is told at its very end, and must be told within this test
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("when", ["assigned", "revoking"])
