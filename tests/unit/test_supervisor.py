@@ -523,6 +523,91 @@ def test_hup_then_term_before_the_old_worker_has_read_the_reload_s_order(static:
     assert static.ends_by_itself() == 0
 
 
+# A seat that was kept for a restart, and then a stop came: somebody comes up to give it up.
+
+
+def test_restart_then_stop_when_one_worker_has_gone_and_kept_its_seat(
+    make: Callable[..., World],
+) -> None:
+    world = make(2)
+    world.run_up({**STATIC, "workers": 2})
+    world.send(signal.SIGUSR2)
+    world.processes[0].leave()
+    world.turn()
+    world.send(signal.SIGTERM)
+    assert (seats(world, 0), seats(world, 1), seats(world, 2)) == (
+        ["keep"],
+        ["keep", "leave"],
+        ["leave"],
+    )
+    assert world.processes[2].index == 0
+    assert not world.processes[2].told("start")
+    assert world.ends_by_itself() == 0
+    assert len(world.processes) == 3  # once
+
+
+def test_a_held_restart_that_becomes_a_stop(make: Callable[..., World]) -> None:
+    world = make()
+    world.run_up({**STATIC, "stable_identity": True})
+    world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
+    world.turn()
+    world.processes[0].leave()
+    world.pass_time(3)
+    assert not world.sup.over()
+    world.send(signal.SIGINT)
+    assert (seats(world, 0), seats(world, 1)) == (["keep"], ["leave"])
+    assert world.ends_by_itself() == 0
+
+
+def test_a_held_restart_that_is_released_keeps_its_seat(make: Callable[..., World]) -> None:
+    world = make()
+    world.run_up({**STATIC, "stable_identity": True})
+    world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
+    world.turn()
+    world.processes[0].leave()
+    world.send(signal.SIGTERM)
+    assert world.end() == 4
+    assert len(world.processes) == 1
+
+
+def test_a_stop_while_nobody_is_in_a_slot_that_is_renewed(make: Callable[..., World]) -> None:
+    world = make()
+    world.run_up(STATIC)
+    assert world.sup.replace(0, "memory", room=False) is not None
+    world.turn()
+    world.processes[0].leave()
+    world.send(signal.SIGTERM)  # in one turn with the end
+    assert (seats(world, 0), seats(world, -1)) == (["keep"], ["leave"])
+    assert world.ends_by_itself() == 0
+
+
+def test_nobody_comes_up_for_a_seat_when_there_is_no_time_left(make: Callable[..., World]) -> None:
+    world = make()
+    world.run_up({**STATIC, "stable_identity": True})
+    world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
+    world.turn()
+    world.processes[0].leave()
+    world.turn()
+    world.send(signal.SIGINT)
+    world.send(signal.SIGINT)  # forced
+    world.turn()
+    assert world.end() == 2
+    assert "seat" in world.sup.lifecycle.reason
+
+
+def test_a_seat_is_kept_when_no_process_can_be_started_for_it(make: Callable[..., World]) -> None:
+    world = make()
+    world.run_up({**STATIC, "stable_identity": True})
+    world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
+    world.turn()
+    world.processes[0].leave()
+    world.turn()
+    world.host.full = True
+    world.send(signal.SIGINT)
+    assert world.end() == 2
+    assert "seat" in world.sup.lifecycle.reason
+
+
 def test_held(world: World) -> None:
     world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
     world.turn()

@@ -33,13 +33,16 @@ class Drain:
         self.seconds: float | None = None
         #: What was abandoned.
         self.stuck: list[InFlight] = []
-        #: Slots whose seat was given up by a worker that left clean.
+        #: Slots whose seat was given up by a worker that ended clean.
         self._left: set[int] = set()
+        #: Slots whose worker ended clean and kept the seat, and nobody has taken it since.
+        self._kept: set[int] = set()
 
     def step(self, now: float) -> None:
         """Begin, or go on."""
         if self.budget is None:
             self._begin(now)
+        self._give_up_what_was_kept()
         self._tell(now)
         self._keep_deadline(now)
         if self.seconds is None and not self._sup.slots.everyone():
@@ -49,8 +52,13 @@ class Drain:
         """A process ended, and it was judged."""
         assert child.end is not None
         self.stuck.extend(child.end.stuck)
-        if child.consumed and child.end.planned and child.end.code == Exit.STOPPED:
-            self._left.add(child.index)
+        seat, index = child.left_seat, child.index
+        if seat is Seat.LEAVE:
+            self._left.add(index)
+        if seat is Seat.KEEP and index not in self._left and not self._sup.slots.before(child):
+            self._kept.add(index)
+        elif seat is Seat.LEAVE or child.consumed:
+            self._kept.discard(index)
 
     def _begin(self, now: float) -> None:
         sup = self._sup
@@ -79,8 +87,31 @@ class Drain:
                 if child.hello is None and not self._gives_up_seat(child):
                     child.discard()  # it has nothing to finish
 
+    @property
+    def owes_a_seat(self) -> bool:
+        """Whether a stop came after a restart that some workers had obeyed already."""
+        return bool(self._kept) and self._no_seat_is_to_be_kept()
+
+    def _give_up_what_was_kept(self) -> None:
+        """A worker comes up for each seat that was kept for nothing.
+
+        It gives it up as one does that is stopped before it has connected (:meth:`_tell`).
+        """
+        for index in sorted(self._kept) if self.owes_a_seat else ():
+            self._kept.discard(index)
+            if self._sup.slots.worker(index) is None:
+                try:
+                    self._sup.spawn(index)
+                except OSError as error:
+                    what = f"the seat of worker {index} in the group could not be given up"
+                    self._sup.fail(Exit.FORCED, f"{what}: no process could be started: {error}")
+
     def _gives_up_seat(self, child: Child) -> bool:
         """Whether a seat in the group would stay behind, and stand still, without this one."""
+        return self._no_seat_is_to_be_kept() and child.index not in self._left
+
+    def _no_seat_is_to_be_kept(self) -> bool:
+        """Whether static members have to leave the group."""
         life, settings = self._sup.lifecycle, self._sup.settings
         seat = seat_after(
             static=self._static(),
@@ -88,7 +119,7 @@ class Drain:
             held=life.held,
             stable_identity=settings is not None and settings.stable_identity,
         )
-        return self._static() and seat is Seat.LEAVE and child.index not in self._left
+        return self._static() and seat is Seat.LEAVE
 
     def _seat_anyway(self) -> Seat:
         return Seat.KEEP if self._static() else Seat.LEAVE

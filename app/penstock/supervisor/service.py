@@ -187,7 +187,6 @@ class Supervisor:
         Raises:
             OSError: the machine has no room for another process.
         """
-        assert not self.lifecycle.ending
         return self._admit(self.host.spawn(index, self._target))
 
     def _admit(self, process: Process) -> Child:
@@ -396,6 +395,8 @@ class Supervisor:
     def over(self) -> bool:
         """Whether every process has ended, and nobody is to be waited for."""
         if not self.lifecycle.ending or self.budget is None or self.slots.everyone():
+            return False
+        if self.drain.owes_a_seat:  # a POST came since the last turn
             return False
         return not self.lifecycle.waits_for_release or self.host.monotonic() >= self.budget.over_at
 
