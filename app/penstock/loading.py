@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from penstock.app import App
-from penstock.error_text import text_of
+from penstock.error_text import said, text_of, traceback_of
 from penstock.errors import ConfigError
 
 _OURS: Final = str(Path(__file__).parent) + os.sep
+#: Files of the frames between a module and who imports it.
+_MACHINERY: Final = (_OURS, "<", str(Path(importlib.__file__).parent) + os.sep)
 #: How Python begins when an argument is misspelt, missing or one too many.
 _CALLS: Final = re.compile(
     r"(App\.subscribe|(App|Retry|Breaker|Batch)\.__init__|dead_letter|skip|stop)\(\) "
@@ -46,15 +48,15 @@ def load_app(target: str) -> App:
                 f"no module named {error.name!r}: {target!r} is looked up from the current "
                 "directory and PYTHONPATH"
             ) from error
-        raise ConfigError(f"importing {name} failed:\n{traceback.format_exc()}") from error
+        raise ConfigError(_broken(name, error)) from error
     except ConfigError as error:
         raise ConfigError(f"{error}{_place(error)}") from error
     except TypeError as error:
         if _calls_us(error):
             raise ConfigError(f"{text_of(error)}{_place(error)}") from error
-        raise ConfigError(f"importing {name} failed:\n{traceback.format_exc()}") from error
+        raise ConfigError(_broken(name, error)) from error
     except BaseException as error:  # SystemExit at import is a broken app as well
-        raise ConfigError(f"importing {name} failed:\n{traceback.format_exc()}") from error
+        raise ConfigError(_broken(name, error)) from error
     app = getattr(module, attribute, None)
     if app is None:
         raise ConfigError(f"module {name!r} has no {attribute!r}")
@@ -76,6 +78,16 @@ def _look_first_in(directory: str) -> None:
         sys.path.insert(0, directory)
 
 
+def _broken(name: str, error: BaseException) -> str:
+    """One sentence, and then the application's part of the traceback."""
+    where = error.__traceback__
+    while where is not None and where.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+        where = where.tb_next
+    details = traceback_of(error.with_traceback(where)).rstrip()
+    sentence = f"importing {name} failed: {said(error)}{_place(error)}"
+    return sentence if details == said(error) else f"{sentence}\n{details}"
+
+
 def _calls_us(error: TypeError) -> bool:
     """Whether it is the application's call of Penstock that does not fit."""
     return _CALLS.match(text_of(error)) is not None
@@ -83,7 +95,6 @@ def _calls_us(error: TypeError) -> bool:
 
 def _place(error: BaseException) -> str:
     """Where the application's code was, for a sentence."""
-    others = (_OURS, "<", str(Path(importlib.__file__).parent) + os.sep)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(others)]
+    own = [frame for frame in frames if not frame.filename.startswith(_MACHINERY)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

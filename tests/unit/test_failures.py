@@ -21,6 +21,7 @@ OWN_KIND: dict[type[BaseException], type[ours.KafkaFailure]] = {
     k.DelegationTokenAuthorizationFailedError: ours.AuthorizationFailed,
     k.AuthorizationError: ours.AuthorizationFailed,
     k.SaslAuthenticationFailedError: ours.AuthenticationFailed,
+    k.IllegalSaslStateError: ours.AuthenticationFailed,
     k.UnsupportedSaslMechanismError: ours.AuthenticationFailed,
     k.FencedInstanceIdError: ours.Fenced,
     k.CorruptRecordError: ours.Unreadable,
@@ -95,6 +96,7 @@ def test_a_topic_that_may_not_be_read_is_named(topics: object) -> None:
 def test_the_remedies() -> None:
     assert "READ on Group:billing" in str(put(k.GroupAuthorizationFailedError()))
     assert "PENSTOCK_SASL_PASSWORD" in str(put(k.SaslAuthenticationFailedError("no")))
+    assert "PENSTOCK_SECURITY_PROTOCOL" in str(put(k.IllegalSaslStateError()))
     assert "PENSTOCK_INSTANCE_ID" in str(put(k.FencedInstanceIdError()))
     assert "penstock[codecs]" in str(put(NotImplementedError("zstd")))
     where = k.CorruptRecordError(f"at {TopicPartition('orders', 1)}")

@@ -58,6 +58,11 @@ def translate(error: BaseException, *, principal: str, group: str) -> PenstockEr
                 f"the broker refused the credentials of {principal}: {error}; check "
                 "PENSTOCK_SASL_USERNAME, PENSTOCK_SASL_PASSWORD and PENSTOCK_SASL_MECHANISM"
             )
+        case k.IllegalSaslStateError():
+            return AuthenticationFailed(
+                "the broker takes no SASL there: PENSTOCK_BOOTSTRAP_SERVERS names a listener "
+                "without it, or PENSTOCK_SECURITY_PROTOCOL is not that listener's"
+            )
         case k.FencedInstanceIdError():
             return Fenced(
                 "another member joined with this group.instance.id: two services must not "
