@@ -46,9 +46,15 @@ Table = Mapping[int, Process]
 
 
 def table() -> dict[int, Process]:
-    """Every process there is; empty where there is no ``/proc``."""
+    """Every process there is; empty where there is no ``/proc`` of ours.
+
+    In a pid namespace that was made without one, ``/proc`` is that of the namespace outside: its
+    numbers are other processes' here, and one of them would be killed.
+    """
     found = {}
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):  # noqa: PTH115 (as below)
+            return {}
         names = os.listdir("/proc")  # noqa: PTH208 (some hundred paths would be made)
     except OSError:
         return {}

@@ -123,3 +123,17 @@ def test_without_process_handles(
     read = processes.read(sleeper.pid)
     assert read is not None
     assert read.ended
+
+
+def test_the_processes_of_another_namespace_are_nobody_s() -> None:
+    """``unshare --pid`` without ``--mount-proc``: the numbers in /proc mean nothing here."""
+    inside = "import os; from penstock import processes; print(os.getpid(), processes.table())"
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", inside],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"no pid namespaces: {done.stderr}")
+    assert done.stdout.split() == ["1", "{}"]
