@@ -526,7 +526,9 @@ class Desk:
         self._set_stops()
 
     def resume(self, now: float) -> None:
-        """Go on after :meth:`quiet`."""
+        """Go on after :meth:`quiet`; not if the service has to end."""
+        if self.fatal is not None:
+            return
         self.is_quiet = False
         self._set_stops()
         self._line_up_all(now)

@@ -559,8 +559,7 @@ class DeskMachine(RuleBasedStateMachine):
         self.desk.quiet()
 
     def resume(self) -> None:
-        if self.desk.fatal is None:
-            self.desk.resume(self.now)
+        self.desk.resume(self.now)
 
     def restart(self, exits: bool) -> None:
         """Asked for, or because a record says so; what finishes before the end is committed."""
@@ -821,3 +820,17 @@ def test_an_open_breaker_does_not_hold_up_dead_letters() -> None:
     assert desk.breaker is BreakerState.OPEN
     assert desk.take(11.0) is not None, "the letter is due, whatever waits before it"
     assert desk.take(11.0) is None, "nothing else is, while the breaker is open"
+
+
+def test_a_resume_that_crosses_a_failure_starts_nothing_any_more() -> None:
+    """Somebody asks to go on in the moment between the end of the service and its drain."""
+    desk = Desk(make_plan([].append, then=stop(), retry=Retry(attempts=1)), lambda: 0.5)
+    desk.assigned(dict.fromkeys(PARTITIONS))
+    for partition in PARTITIONS:
+        desk.feed(partition, [Record("orders", partition.number, 0, 0, None, b"", ())], 0.0)
+    job = desk.take(0.0)
+    assert job is not None
+    desk.finish(job, failure_of(ValueError("no"), [Exception]), 0.0)
+    assert desk.fatal
+    desk.resume(1.0)
+    assert desk.take(100.0) is None
