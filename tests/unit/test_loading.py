@@ -70,8 +70,10 @@ def test_a_bad_form(target: str) -> None:
         (
             "1 / 0\n",
             "shop_a:app",
-            r"^importing shop_a failed: ZeroDivisionError: division by zero "
-            r"\(shop_a.py, line 1\)\nTraceback[^\n]*\n  File \"[^\n]*shop_a.py\", line 1",
+            (
+                r"^importing shop_a failed: ZeroDivisionError: division by zero "
+                r"\(shop_a.py, line 1\)\nTraceback[^\n]*\n  File \"[^\n]*shop_a.py\", line 1"
+            ),
         ),
         ("def\n", "shop_a:app", r"^importing shop_a failed: SyntaxError: .*\(shop_a.py, line 1\)$"),
         ("raise SystemExit(3)\n", "shop_a:app", r"(?s)importing shop_a failed:.*SystemExit"),
