@@ -199,6 +199,8 @@ class Lifecycle:
                 return Outcome.REPEATED
             self.released = True
             return Outcome.RELEASED
+        if self.state is State.STOPPED:  # the code stands: no seat can be given up any more
+            return Outcome.REFUSED
         self.intent = request
         self.held = False
         return Outcome.UPGRADED

@@ -143,12 +143,16 @@ def test_held_restart_with_a_stable_identity_keeps_the_seat(
         group_id=group,
         instance_id="a",
         stable_identity=True,
+        workers=2,
     )
-    service.start().until_ready()
-    assert service.post("/restart", hold=True)[0] == 202
-    service.until(lambda: not service.status().get("workers"), "the drain")
-    assert service.stop() == 4
-    assert set(seats(admin, group)) == {"a-0"}
+    for how, code, left in [(signal.SIGTERM, 4, {"a-0", "a-1"}), (signal.SIGINT, 0, set())]:
+        service.start().until_ready()
+        assert service.post("/restart", hold=True)[0] == 202
+        service.until(lambda: not service.status().get("workers"), "the drain")
+        # Both workers are gone and have kept their seats. If it is a stop now, nobody comes back.
+        assert set(seats(admin, group)) == {"a-0", "a-1"}
+        assert service.stop(how) == code
+        assert set(seats(admin, group)) == left
 
 
 def test_restart_keeps_the_seat(static: Service, admin: Admin, group: str) -> None:

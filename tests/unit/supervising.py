@@ -155,11 +155,21 @@ class FakeProcess:
             **{"state": "running", "joined": True, "tally": Tally().to_json(), **facts},
         )
 
-    def drained(self, *, clean: bool = True, code: int | None = None, reason: str = "") -> int:
+    def drained(
+        self,
+        *,
+        clean: bool = True,
+        code: int | None = None,
+        reason: str = "",
+        seat: str | None = None,
+    ) -> int:
         """Its last words, by the order it was given; returns the code it ought to end with."""
+        orders = self.told("drain")
         if code is None:
-            code = 4 if self.told("drain")[-1]["restart"] else 0
-        self.say("drained", code=code, clean=clean, reason=reason, stuck=[])
+            code = 4 if orders[-1]["restart"] else 0
+        if seat is None:
+            seat = orders[-1]["seat"] if orders else "keep"
+        self.say("drained", code=code, clean=clean, reason=reason, stuck=[], seat=seat)
         return code
 
     def end(self, code: int) -> None:
@@ -323,7 +333,7 @@ class World:
         """The exit code of a service whose processes are all gone."""
         self.turn()
         assert self.sup.over(), [c.pid for c in self.sup.slots.everyone()]
-        return self.sup.finish()
+        return self.sup.run()
 
     def ends_by_itself(self) -> int:
         """The exit code, when every process does as it was told."""

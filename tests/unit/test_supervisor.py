@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -435,11 +436,50 @@ def test_a_hello_read_while_draining_opens_nothing(make: Callable[..., World]) -
     assert not draining.host.server.running
 
 
-def test_a_dynamic_member_without_a_hello_is_discarded_at_once(make: Callable[..., World]) -> None:
+def test_before_the_first_hello_nobody_knows_whether_there_is_a_seat(
+    make: Callable[..., World],
+) -> None:
     world = make(first=2)
     world.send(signal.SIGTERM)
-    assert world.end() == 0
-    assert all(process.told("drain") for process in world.processes)
+    assert all(process.alive and process.told("drain") for process in world.processes)
+    world.processes[0].hello()
+    world.turn()
+    assert [process.code for process in world.processes] == [None, -signal.SIGKILL]
+    assert world.ends_by_itself() == 0
+
+
+def test_what_the_application_says_of_seats_is_learned_while_ending(
+    make: Callable[..., World],
+) -> None:
+    """All of them are given up, by as many processes; and nothing else is opened."""
+    world = make()
+    world.send(signal.SIGTERM)
+    world.processes[0].hello({**STATIC, "workers": 3})
+    world.turn()
+    assert [process.index for process in world.processes] == [0, 1, 2]
+    assert [seats(world, number) for number in range(3)] == [["leave"]] * 3
+    assert not world.host.server.running
+    assert world.ends_by_itself() == 0
+
+
+def test_a_stop_after_a_restart_before_the_first_hello(make: Callable[..., World]) -> None:
+    """Whom the restart ended cannot tell any more: another one has to."""
+    world = make()
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        os.write(world.pipe.writer, bytes([number]))
+        world.turn(1)
+    world.turn()
+    assert (world.processes[0].code, seats(world, 1)) == (-signal.SIGKILL, ["leave"])
+    world.processes[1].hello()
+    assert world.ends_by_itself() == 0
+
+
+def test_an_application_whose_import_hangs_may_have_a_seat(make: Callable[..., World]) -> None:
+    world = make()
+    world.send(signal.SIGTERM)
+    world.pass_time(25)
+    assert world.end() == 2
+    assert "PENSTOCK_INSTANCE_ID" in world.sup.lifecycle.reason
 
 
 def test_a_static_member_comes_up_to_give_its_seat_up(
@@ -516,37 +556,55 @@ def test_hup_then_term_before_the_old_worker_has_read_the_reload_s_order(static:
     static.turn()
     static.send(signal.SIGTERM)
     assert (seats(static, 0), seats(static, 1)) == (["keep", "leave"], [])
-    code = static.processes[0].drained(code=4)  # by the first order
+    code = static.processes[0].drained(code=4, seat="keep")  # by the first order
     static.processes[0].end(code)
     static.turn()
     assert seats(static, 1) == ["leave"]
     assert static.ends_by_itself() == 0
 
 
-# A seat that was kept for a restart, and then a stop came: somebody comes up to give it up.
-
-
-def test_restart_then_stop_when_one_worker_has_gone_and_kept_its_seat(
-    make: Callable[..., World],
-) -> None:
-    world = make(2)
-    world.run_up({**STATIC, "workers": 2})
+@pytest.fixture
+def three(make: Callable[..., World]) -> World:
+    """Three static members that are to be restarted: one has gone, and kept its seat."""
+    world = make()
+    world.run_up({**STATIC, "workers": 3})
     world.send(signal.SIGUSR2)
+    assert seats(world, 0) == ["keep"]
     world.processes[0].leave()
     world.turn()
-    world.send(signal.SIGTERM)
-    assert (seats(world, 0), seats(world, 1), seats(world, 2)) == (
-        ["keep"],
-        ["keep", "leave"],
-        ["leave"],
-    )
-    assert world.processes[2].index == 0
-    assert not world.processes[2].told("start")
-    assert world.ends_by_itself() == 0
-    assert len(world.processes) == 3  # once
+    return world
 
 
-def test_a_held_restart_that_becomes_a_stop(make: Callable[..., World]) -> None:
+def test_a_stop_after_a_worker_has_gone_and_kept_its_seat(three: World) -> None:
+    three.processes[1].drained()  # the order to leave came too late for it
+    three.send(signal.SIGTERM)
+    three.processes[1].end(4)
+    three.turn()
+    back = [process for process in three.alive() if process.pid >= 103]
+    assert [process.index for process in back] == [0, 1]
+    assert [order["seat"] for process in back for order in process.told("drain")] == ["leave"] * 2
+    assert not any(process.told("start") for process in back)
+    assert three.ends_by_itself() == 0
+    assert three.ended_counts().total() == 3
+
+
+def test_a_stop_when_all_have_gone_and_kept_their_seats(three: World) -> None:
+    for process in three.alive():
+        process.leave()
+    three.sup.turn()
+    assert three.sup.over()
+    three.sup.view.ask(Request(Kind.STOP, "http"))
+    assert not three.sup.over()
+    assert three.ends_by_itself() == 0
+    assert len(three.processes) == 6
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "processes"), [(signal.SIGTERM, 4, 1), (signal.SIGINT, 0, 2)]
+)
+def test_a_held_restart_that_is_released_and_one_that_becomes_a_stop(
+    make: Callable[..., World], number: int, code: int, processes: int
+) -> None:
     world = make()
     world.run_up({**STATIC, "stable_identity": True})
     world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
@@ -554,58 +612,92 @@ def test_a_held_restart_that_becomes_a_stop(make: Callable[..., World]) -> None:
     world.processes[0].leave()
     world.pass_time(3)
     assert not world.sup.over()
-    world.send(signal.SIGINT)
-    assert (seats(world, 0), seats(world, 1)) == (["keep"], ["leave"])
-    assert world.ends_by_itself() == 0
+    world.send(number)
+    assert world.ends_by_itself() == code
+    assert len(world.processes) == processes
+    assert [seats(world, n) for n in range(processes)] == [["keep"], ["leave"]][:processes]
 
 
-def test_a_held_restart_that_is_released_keeps_its_seat(make: Callable[..., World]) -> None:
-    world = make()
-    world.run_up({**STATIC, "stable_identity": True})
-    world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
-    world.turn()
-    world.processes[0].leave()
-    world.send(signal.SIGTERM)
-    assert world.end() == 4
-    assert len(world.processes) == 1
+def test_what_is_asked_when_it_is_over_comes_too_late(three: World) -> None:
+    for process in three.alive():
+        process.leave()
+    assert three.end() == 4
+    assert three.sup.view.ask(Request(Kind.STOP, "http")) is Outcome.REFUSED
+    assert three.sup.lifecycle.exit_code() == 4
 
 
-def test_a_stop_while_nobody_is_in_a_slot_that_is_renewed(make: Callable[..., World]) -> None:
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        (lambda world: world.alive()[-1].say("fatal", code=78, reason="no such app"), "no such"),
+        (lambda world: world.alive()[-1].drained(clean=False, code=2, reason="away"), "away"),
+        (lambda world: world.alive()[-1].drained(seat="keep"), "did not do it"),
+        (lambda world: world.alive()[-1].end(-signal.SIGKILL), "SIGKILL"),
+        (lambda world: world.pass_time(25), "deadline"),
+        (lambda world: [world.send(signal.SIGINT) for _ in range(2)], "forced"),
+    ],
+)
+def test_a_seat_that_is_not_given_up_is_no_clean_stop(
+    three: World, does: Callable[[World], object], why: str
+) -> None:
+    for process in three.alive():
+        process.leave()
+    three.host.full = True
+    three.sup.turn()
+    three.host.full = False
+    three.sup.view.ask(Request(Kind.STOP, "http"))
+    three.sup.turn()
+    for process in three.alive()[:-1]:
+        process.leave()
+    words = does(three)
+    for process in three.alive():
+        process.end(words if isinstance(words, int) else 78)
+    three.turn()
+    assert three.end() == 2
+    assert "seat" in three.sup.lifecycle.reason
+    assert why in three.sup.lifecycle.reason
+
+
+def test_a_seat_is_not_given_up_where_there_is_no_room_for_a_process(three: World) -> None:
+    three.host.full = True
+    three.send(signal.SIGTERM)
+    assert three.ends_by_itself() == 2
+    assert "the seat billing-0 was not given up" in three.sup.lifecycle.reason
+
+
+def test_a_service_that_fails_gives_no_seat_up_for_those_who_are_gone(three: World) -> None:
+    """Most likely it is started again, and takes them."""
+    three.send(signal.SIGTERM)
+    for process in three.alive():
+        process.end(1)
+    three.turn()
+    assert three.end() == 1
+
+
+def test_a_held_restart_gives_seats_up_that_a_reload_kept(static: World) -> None:
+    static.processes[1].hello(STATIC)
+    static.turn()
+    static.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
+    static.turn()
+    assert seats(static, 0) == ["keep", "leave"]
+    static.processes[0].end(static.processes[0].drained(seat="keep"))
+    static.turn()
+    assert seats(static, 1) == ["leave"]
+    static.send(signal.SIGTERM)
+    assert static.ends_by_itself() == 4
+
+
+def test_a_stop_while_a_slot_is_empty_because_memory_is_short(make: Callable[..., World]) -> None:
     world = make()
     world.run_up(STATIC)
     assert world.sup.replace(0, "memory", room=False) is not None
     world.turn()
     world.processes[0].leave()
-    world.send(signal.SIGTERM)  # in one turn with the end
-    assert (seats(world, 0), seats(world, -1)) == (["keep"], ["leave"])
+    os.write(world.pipe.writer, bytes([signal.SIGTERM]))
+    world.turn()
+    assert [seats(world, number) for number in range(2)] == [["keep"], ["leave"]]
+    assert not world.processes[1].told("start")
     assert world.ends_by_itself() == 0
-
-
-def test_nobody_comes_up_for_a_seat_when_there_is_no_time_left(make: Callable[..., World]) -> None:
-    world = make()
-    world.run_up({**STATIC, "stable_identity": True})
-    world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
-    world.turn()
-    world.processes[0].leave()
-    world.turn()
-    world.send(signal.SIGINT)
-    world.send(signal.SIGINT)  # forced
-    world.turn()
-    assert world.end() == 2
-    assert "seat" in world.sup.lifecycle.reason
-
-
-def test_a_seat_is_kept_when_no_process_can_be_started_for_it(make: Callable[..., World]) -> None:
-    world = make()
-    world.run_up({**STATIC, "stable_identity": True})
-    world.sup.view.ask(Request(Kind.RESTART, "prestop", hold=True))
-    world.turn()
-    world.processes[0].leave()
-    world.turn()
-    world.host.full = True
-    world.send(signal.SIGINT)
-    assert world.end() == 2
-    assert "seat" in world.sup.lifecycle.reason
 
 
 def test_held(world: World) -> None:

@@ -32,6 +32,7 @@ from penstock.supervisor.drain import Drain
 from penstock.supervisor.messages import LastWords
 from penstock.supervisor.reload import Reloads
 from penstock.supervisor.replacement import Renewal, Replacement, Replacing
+from penstock.supervisor.seats import Seats
 from penstock.supervisor.service import Supervisor
 from penstock.supervisor.signals import REQUESTS
 from penstock.supervisor.slots import Slots
@@ -108,6 +109,7 @@ class Supervising(RuleBasedStateMachine):
         mischief=st.integers(0, 3),
         helpful=st.sampled_from([True, True, False]),
         early=st.sampled_from([None, None, *ENDS[::3]]),
+        seen=st.booleans(),
     )
     def begin(
         self,
@@ -119,6 +121,7 @@ class Supervising(RuleBasedStateMachine):
         mischief: int,
         helpful: bool,
         early: int | None,
+        seen: bool,
     ) -> None:
         env = {"PENSTOCK_INSTANCE_ID": "billing"} if static == "environment" else {}
         self.env = mock.patch.dict(os.environ, env)
@@ -145,12 +148,11 @@ class Supervising(RuleBasedStateMachine):
         self.draining_since: float | None = None
         self.code_returned: int | None = None
         #: Slots whose seat somebody sits in: an earlier run's, and what was taken since.
-        # (How many workers the code wants is not known before the first hello.)
-        self.seated = {0} if static == "environment" else set[int]()
+        self.seated = set(range(workers)) if static else set[int]()
         if up:
             self.behave_until_running()
         elif early is not None:  # ended before it was up, the first hello on its way
-            self.signalled(early, look=False)
+            self.signalled(early, look=seen)
             self.behave()
 
     # -- the world's side --------------------------------------------------------------
@@ -233,6 +235,37 @@ class Supervising(RuleBasedStateMachine):
             request = Request(Kind.RESTART, source, hold=True)
             self.ends.append(request)
             self.world.sup.view.ask(request)
+
+    @rule(
+        hold=st.booleans(), stop=st.sampled_from(ENDS[:3]), gone=st.booleans(), each=st.booleans()
+    )
+    def a_stop_when_seats_were_kept(self, hold: bool, stop: int, gone: bool, each: bool) -> None:
+        """By who is gone, or by who does not listen any more."""
+        self.go_on(2)
+        self.asked_to_wait("prestop") if hold else self.signalled(signal.SIGUSR2, look=True)
+        for process in self.world.alive()[: None if each else 1]:
+            if process.told("drain"):
+                self.leaves(process, lingers=not gone)
+        self.signalled(stop, look=True)
+        if not gone:
+            self.behave()
+
+    @rule(index=st.integers(0, 1), hold=st.booleans(), gone=st.booleans())
+    def an_end_while_a_slot_is_empty(self, index: int, hold: bool, gone: bool) -> None:
+        """Where there is no memory for two; or just before, the seat's holder still there."""
+        self.go_on(3)
+        self.recycle(index, room=False)
+        self.turn()
+        for process in self.in_slot(index):
+            if process.told("drain") and gone:
+                self.leaves(process, lingers=False)
+        if hold and not self.over:
+            request = Request(Kind.RESTART, "prestop", hold=True)
+            self.ends.append(request)
+            self.world.sup.view.ask(request)  # nobody has looked yet
+            self.turn()
+        else:
+            self.signalled(signal.SIGTERM, look=True)
 
     @rule(index=st.integers(0, 1), room=st.booleans())
     def recycle(self, index: int, room: bool) -> None:
@@ -426,6 +459,9 @@ class Supervising(RuleBasedStateMachine):
     def leaves(self, process: FakeProcess, *, lingers: bool) -> None:
         """It obeys the last order it was given."""
         life, order = self.life(process), process.told("drain")[-1]
+        if not life.greeted:
+            life.greeted = True
+            process.hello(self.settings)
         if life.earned is None:
             life.earned = process.drained()
             if order["seat"] == "leave":
@@ -458,9 +494,10 @@ class Supervising(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_started_while_ending(self) -> None:
-        """Except to give up a seat that was kept for a restart."""
+        """But who gives up a seat that nobody else can, and does nothing else."""
         for process in self.world.processes:
-            if process.born_while in (State.DRAINING, State.STOPPED):
+            assert process.born_while is not State.STOPPED
+            if process.born_while is State.DRAINING:
                 assert self.static
                 assert not process.told("start")
                 assert {order["seat"] for order in process.told("drain")} <= {"leave"}
@@ -536,9 +573,11 @@ class Supervising(RuleBasedStateMachine):
                 self.behave()
             self.turn()
         assert self.over, "it does not end"
-        code = world.sup.finish()
+        code = world.sup.run()
         note(f"exit {code}: {world.sup.lifecycle.reason}")
         self.judge(code)
+        world.sup.view.ask(Request(Kind.STOP, "http"))
+        assert world.sup.lifecycle.exit_code() == code, "the last moment changed the code"
 
     def judge(self, code: int) -> None:
         status = self.world.sup.view.status()
@@ -559,13 +598,9 @@ class Supervising(RuleBasedStateMachine):
         if self.done_by_itself:
             last = {life.process.index: life for life in self.lives.values() if life.consumed}
             assert all(life.caught_up for life in last.values())
-        if code == 0 and self.static and self.known_static:
-            assert not self.seated, "left the group, it says, and a seat is still taken"
-
-    @property
-    def known_static(self) -> bool:
-        """What only the code says is not known before the first hello."""
-        return self.static == "environment" or self.world.sup.settings is not None
+        goes = self.ends[0].hold and not self.settings["stable_identity"]  # with its pod
+        if code == 0 or goes:
+            assert not self.seated, f"{code}, and the seats of {self.seated} are still held"
 
 
 def explore(rounds: int, looking: settings) -> None:
@@ -608,8 +643,8 @@ def _late_hello_opens(patch: Patch) -> None:
         if child.hello is not None and self.settings is None:
             self._open(child)
 
-    def spawn(self: Supervisor, index: int) -> Child:
-        return self._admit(self.host.spawn(index, self._target))
+    def spawn(self: Supervisor, index: int, *, to_leave: bool = False) -> Child:
+        return self._admit(self.host.spawn(index, self._target), to_leave=to_leave)
 
     patch.setattr(Supervisor, "_greeted", greeted)
     patch.setattr(Supervisor, "spawn", spawn)
@@ -651,11 +686,76 @@ def _forgotten_reload(patch: Patch) -> None:
 def _seat_left_behind(patch: Patch) -> None:
     """A worker without a hello is killed at once, whoever sits in its seat."""
     patch.setattr(Drain, "_gives_up_seat", lambda *_: False)
+    patch.setattr(Drain, "seats_left", lambda _: [])
 
 
-def _seat_kept_for_nothing(patch: Patch) -> None:
-    """A stop that comes after a restart which a worker has obeyed already."""
-    patch.setattr(Drain, "owes_a_seat", False)
+def _seat_of_who_is_gone(patch: Patch) -> None:
+    """A stop comes when a worker has gone and kept its seat: nobody gives it up."""
+    patch.setattr(Drain, "seats_left", lambda _: [])
+
+
+def _order_is_enough(patch: Patch) -> None:
+    """Whoever was told to leave has left, though the order came when it had closed."""
+
+    def ended(self: Seats, child: Child) -> None:
+        if child.order is not None and child.order[1] == "leave":
+            self._given_up.add(child.index)
+
+    patch.setattr(Seats, "ended", ended)
+
+
+def _seat_of_an_empty_slot(patch: Patch) -> None:
+    """A slot that is empty for a moment, because memory is short, is not looked at."""
+    begin, real = Renewal.__init__, Drain.seats_left
+    renewed = set()
+
+    def init(self: Renewal, sup: Any, old: Child, reason: str) -> None:
+        renewed.add(old.pid)
+        begin(self, sup, old, reason)
+
+    def seats_left(self: Drain) -> list[int]:
+        sup = self._sup
+        last = {p.index: p.pid for p in getattr(sup.host, "processes", ())}
+        return [n for n in real(self) if last.get(n) not in renewed]
+
+    patch.setattr(Renewal, "__init__", init)
+    patch.setattr(Drain, "seats_left", seats_left)
+
+
+def _unknown_is_dynamic(patch: Patch) -> None:
+    """What the code says of seats does not matter before the first hello."""
+    real = Drain._static
+
+    def static(self: Drain) -> bool:
+        return real(self) if self._sup.settings else bool(os.environ.get("PENSTOCK_INSTANCE_ID"))
+
+    patch.setattr(Drain, "_static", static)
+
+
+def _late_hello_is_not_read(patch: Patch) -> None:
+    """How many seats there are is not learned while ending."""
+    real = Supervisor._greeted
+
+    def greeted(self: Supervisor, child: Child) -> None:
+        if not self.lifecycle.ending:
+            real(self, child)
+
+    patch.setattr(Supervisor, "_greeted", greeted)
+
+
+def _only_a_stop_leaves(patch: Patch) -> None:
+    """A held restart takes seats with the pod that somebody kept."""
+    real = Drain.seats_left
+
+    def seats_left(self: Drain) -> list[int]:
+        return [] if self._sup.lifecycle.held else real(self)
+
+    patch.setattr(Drain, "seats_left", seats_left)
+
+
+def _too_late_a_stop(patch: Patch) -> None:
+    """A stop counts that comes when nobody can give a seat up any more."""
+    patch.setattr(Supervisor, "_ended", Supervisor.over)
 
 
 def _seat_taken_away(patch: Patch) -> None:
@@ -783,7 +883,13 @@ FAULTS = [
     _reload_told_nowhere,
     _forgotten_reload,
     _seat_left_behind,
-    _seat_kept_for_nothing,
+    _seat_of_who_is_gone,
+    _order_is_enough,
+    _seat_of_an_empty_slot,
+    _unknown_is_dynamic,
+    _late_hello_is_not_read,
+    _only_a_stop_leaves,
+    _too_late_a_stop,
     _seat_taken_away,
     _not_in_the_table,
     _empty_slot,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -29,6 +29,7 @@ class Ended:
     last_words: LastWords | None
     fatal: LastWords | None
     consumed: bool = True
+    to_leave: bool = False
 
 
 CASES = [
@@ -38,6 +39,20 @@ CASES = [
     for fatal in FATAL
     for code in CODES
 ]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_who_came_for_a_seat_alone_says_of_the_work_nothing(code: int) -> None:
+    for each, status in CASES:
+        if status != code or each.consumed or each.discarded:
+            continue
+        end = judge(each, code)
+        other = judge(replace(each, to_leave=True), code)
+        assert other.planned == end.planned
+        if other.planned:
+            assert not other.counts
+        else:
+            assert other.code == 2
 
 
 @pytest.mark.parametrize("code", CODES)

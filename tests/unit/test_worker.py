@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from penstock.board import Board
+from penstock.budget import Budget
 from penstock.channel import Channel, Message
 from penstock.errors import CommitRefused
 from penstock.kafka.port import Connect
 from penstock.seat import Seat
 from penstock.steps import Steps
 from penstock.worker import process
-from penstock.worker.process import Worker
+from penstock.worker.process import Order, Worker
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.making import PATIENCE, Work, make_plan, orders, records
 
@@ -80,6 +81,10 @@ def host() -> Iterator[Callable[..., Host]]:
     for each in made:
         each.channel.close()
         each.thread.join(PATIENCE)
+
+
+def budget() -> Budget:
+    return Budget.of(9.0, now=time.monotonic())
 
 
 def absent(*_: object) -> Any:
@@ -274,6 +279,60 @@ def test_a_stop_that_comes_while_the_client_closes_for_a_restart_gives_the_seat_
     told = worker.until("drained")
     assert (worker.end(), told["code"], told["clean"]) == (0, 0, True)
     assert len(given_up) == 1
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_later_order_to_leave_counts_though_it_is_a_restart_still(
+    host: Callable[..., Host], connected: bool
+) -> None:
+    """A held restart takes the pod with it: a seat that a reload has kept is given up."""
+    given_up: list[float] = []
+    work = Work(blocked={(0, 0)})
+    engines: list[FakeEngine] = []
+
+    def connect(rebalance: Any, _: float) -> Any:
+        if not connected:
+            return absent()
+        engine = FakeEngine(rebalance)
+        engine.write(orders(0), records(0, 0, 1))
+        engine.assign(orders(0))
+        engines.append(engine)
+        return engine
+
+    worker = host(connect, give_up=given_up.append, work=work)
+    if connected:
+        worker.channel.send("start")
+        work.until_started(1)
+    worker.worker._take_order(Order(restart=True, seat=Seat.KEEP, budget=budget()))
+    worker.worker._take_order(Order(restart=True, seat=Seat.LEAVE, budget=budget()))
+    work.release()
+    told = worker.until("drained")
+    assert (worker.end(), told["clean"], told["seat"]) == (4, True, "leave")
+    assert [engine.closed for engine in engines] == [Seat.LEAVE] * connected
+
+
+@pytest.mark.parametrize(
+    ("orders_given", "restart", "seat"),
+    [
+        ([(True, Seat.KEEP), (True, Seat.KEEP)], True, Seat.KEEP),
+        ([(True, Seat.KEEP), (True, Seat.LEAVE)], True, Seat.LEAVE),
+        ([(True, Seat.KEEP), (False, Seat.LEAVE)], False, Seat.LEAVE),
+        ([(True, Seat.LEAVE), (False, Seat.KEEP)], False, Seat.LEAVE),
+        ([(False, Seat.LEAVE), (True, Seat.KEEP)], False, Seat.LEAVE),
+    ],
+)
+def test_of_two_orders_the_stop_and_the_leave_count(
+    orders_given: list[tuple[bool, Seat]], restart: bool, seat: Seat
+) -> None:
+    first, second = (Order(restart=r, seat=s, budget=budget()) for r, s in orders_given)
+    assert first.outranked_by(second) == Order(restart=restart, seat=seat, budget=first.budget)
+
+
+def test_a_worker_tells_that_it_kept_its_seat(host: Callable[..., Host]) -> None:
+    worker = host(absent)
+    worker.drain(restart=True, seat=Seat.KEEP)
+    assert worker.until("drained")["seat"] == "keep"
+    assert worker.end() == 4
 
 
 def test_a_close_that_hangs_does_not_hide_what_was_not_committed(

@@ -65,10 +65,10 @@ class Child:
         self.fatal: LastWords | None = None
         #: Told to start: from here on it has something to lose.
         self.consumed = False
+        #: Started only to give up the seat of its slot.
+        self.to_leave = False
         #: The order to drain that it was last given: ``(restart, seat)``.
         self.order: tuple[bool, Seat] | None = None
-        #: The first order to restart: a worker that ends with RESTART has obeyed this one.
-        self.restart_order: tuple[bool, Seat] | None = None
         #: Ended by us before it had anything to lose; its code says nothing.
         self.discarded = False
         #: Ended by us at a deadline.
@@ -99,8 +99,6 @@ class Child:
     def drain(self, *, restart: bool, seat: Seat, seconds: float) -> None:
         """Let it finish and go, within ``seconds``."""
         self.order = restart, seat
-        if restart and self.restart_order is None:
-            self.restart_order = self.order
         self.channel.send("drain", restart=restart, seat=seat, seconds=seconds)
 
     def discard(self) -> None:
@@ -201,16 +199,6 @@ class Child:
     def draining(self) -> bool:
         """Whether it was told to drain."""
         return self.order is not None
-
-    @property
-    def left_seat(self) -> Seat | None:
-        """What it did with its seat; None if that is not known, for it did not end clean."""
-        if self.end is None or not self.end.planned:
-            return None
-        if self.discarded:  # it had none, or one that an earlier run has kept
-            return Seat.KEEP
-        obeyed = self.restart_order if self.end.code == Exit.RESTART else self.order
-        return None if obeyed is None else obeyed[1]
 
     @property
     def gone(self) -> bool:

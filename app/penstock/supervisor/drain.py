@@ -15,12 +15,15 @@ from penstock.exits import Exit
 from penstock.lifecycle import Kind
 from penstock.seat import Seat, seat_after
 from penstock.supervisor.exit_record import InFlight
+from penstock.supervisor.seats import Seats
 
 if TYPE_CHECKING:
     from penstock.supervisor.child import Child
     from penstock.supervisor.service import Supervisor
 
 _DEFAULT_BUDGET: Final = 25.0
+_FORCED: Final = "forced by a second SIGINT"
+_LATE: Final = "the drain deadline passed"
 
 
 class Drain:
@@ -33,16 +36,15 @@ class Drain:
         self.seconds: float | None = None
         #: What was abandoned.
         self.stuck: list[InFlight] = []
-        #: Slots whose seat was given up by a worker that ended clean.
-        self._left: set[int] = set()
-        #: Slots whose worker ended clean and kept the seat, and nobody has taken it since.
-        self._kept: set[int] = set()
+        self._seats = Seats()
+        #: Slots that a process was started for when nobody was left to give their seat up.
+        self._sent: set[int] = set()
 
     def step(self, now: float) -> None:
         """Begin, or go on."""
         if self.budget is None:
             self._begin(now)
-        self._give_up_what_was_kept()
+        self._fill_held_seats(now)
         self._tell(now)
         self._keep_deadline(now)
         if self.seconds is None and not self._sup.slots.everyone():
@@ -52,13 +54,18 @@ class Drain:
         """A process ended, and it was judged."""
         assert child.end is not None
         self.stuck.extend(child.end.stuck)
-        seat, index = child.left_seat, child.index
-        if seat is Seat.LEAVE:
-            self._left.add(index)
-        if seat is Seat.KEEP and index not in self._left and not self._sup.slots.before(child):
-            self._kept.add(index)
-        elif seat is Seat.LEAVE or child.consumed:
-            self._kept.discard(index)
+        self._seats.ended(child)
+
+    def seats_left(self) -> list[int]:
+        """Slots that nobody is in, with a seat that is to be given up and may still be held.
+
+        An exit that is a failure promises nothing of them: most likely the service comes back.
+        """
+        sup = self._sup
+        if sup.lifecycle.failure is not None or not self._leaves():
+            return []
+        slots = range(sup.places or 1)  # before the first hello there is one at least
+        return [n for n in self._seats.held(slots) if sup.slots.worker(n) is None]
 
     def _begin(self, now: float) -> None:
         sup = self._sup
@@ -78,40 +85,23 @@ class Drain:
         restart = life.intent is None or life.intent.kind is Kind.RESTART
         for slot in self._sup.slots:
             for child in slot:
-                if child is not slot[0] and self._gives_up_seat(child):
+                leaves = self._gives_up_seat(child)
+                if child is not slot[0] and leaves:
                     continue  # while the worker before it may still need the seat
-                seat = Seat.LEAVE if self._gives_up_seat(child) else self._seat_anyway()
-                if child.discarded or child.killed or child.order == (restart, seat):
+                seat = Seat.LEAVE if leaves else self._seat_anyway()
+                if child.discarded or child.killed:
                     continue
-                child.drain(restart=restart, seat=seat, seconds=self.budget.left(now))
-                if child.hello is None and not self._gives_up_seat(child):
+                if child.order != (restart, seat):
+                    child.drain(restart=restart, seat=seat, seconds=self.budget.left(now))
+                if child.hello is None and not leaves:
                     child.discard()  # it has nothing to finish
-
-    @property
-    def owes_a_seat(self) -> bool:
-        """Whether a stop came after a restart that some workers had obeyed already."""
-        return bool(self._kept) and self._no_seat_is_to_be_kept()
-
-    def _give_up_what_was_kept(self) -> None:
-        """A worker comes up for each seat that was kept for nothing.
-
-        It gives it up as one does that is stopped before it has connected (:meth:`_tell`).
-        """
-        for index in sorted(self._kept) if self.owes_a_seat else ():
-            self._kept.discard(index)
-            if self._sup.slots.worker(index) is None:
-                try:
-                    self._sup.spawn(index)
-                except OSError as error:
-                    what = f"the seat of worker {index} in the group could not be given up"
-                    self._sup.fail(Exit.FORCED, f"{what}: no process could be started: {error}")
 
     def _gives_up_seat(self, child: Child) -> bool:
         """Whether a seat in the group would stay behind, and stand still, without this one."""
-        return self._no_seat_is_to_be_kept() and child.index not in self._left
+        return self._leaves() and self._seats.is_held(child.index)
 
-    def _no_seat_is_to_be_kept(self) -> bool:
-        """Whether static members have to leave the group."""
+    def _leaves(self) -> bool:
+        """Whether seats that are held are to be given up, as far as is known by now."""
         life, settings = self._sup.lifecycle, self._sup.settings
         seat = seat_after(
             static=self._static(),
@@ -125,10 +115,38 @@ class Drain:
         return Seat.KEEP if self._static() else Seat.LEAVE
 
     def _static(self) -> bool:
+        """Before the first hello the code may still say so; until then nobody has left."""
         settings = self._sup.settings
-        if settings is None:  # what the code says is not known before the first hello
-            return bool(os.environ.get("PENSTOCK_INSTANCE_ID"))
-        return settings.instance_id is not None
+        return settings is None or settings.instance_id is not None
+
+    def _fill_held_seats(self, now: float) -> None:
+        """Whoever had the seat is gone and kept it: one more process gives it up."""
+        for index in self.seats_left():
+            why = self._send_to_leave(index, now)
+            if why is not None:
+                instance = self._sup.instance_of(index)
+                told = f"the seat {instance} was not given up: {why}"
+                self._sup.fail(
+                    Exit.FORCED, f"{told}; its partitions wait for PENSTOCK_SESSION_TIMEOUT"
+                )
+                return
+
+    def _send_to_leave(self, index: int, now: float) -> str | None:
+        """Start it; returns why that cannot be."""
+        assert self.budget is not None
+        if self._sup.lifecycle.forced:
+            return _FORCED
+        if now >= self.budget.over_at:
+            return _LATE
+        if index in self._sent:
+            return f"worker {index} came up for that, and did not do it"
+        self._sent.add(index)
+        try:
+            child = self._sup.spawn(index, to_leave=True)
+        except OSError as error:
+            return f"no process could be started: {error}"
+        self._sup.log.info("giving a seat up that was kept", worker=index, pid=child.pid)
+        return None
 
     # -- the deadline ------------------------------------------------------------------
 
@@ -137,9 +155,9 @@ class Drain:
         assert self.budget is not None
         everyone = self._sup.slots.everyone()
         if self._sup.lifecycle.forced:
-            why = "forced by a second SIGINT"
+            why = _FORCED
         elif now >= self.budget.over_at:
-            why = "the drain deadline passed"
+            why = _LATE
         else:
             if now >= self.budget.worker_by:
                 self._sup.dumps.force(everyone)
@@ -166,9 +184,16 @@ class Drain:
             what = f"{names or 'no record'} in flight in worker {child.index}"
             self._sup.fail(Exit.FORCED, f"{why} with {what}")
         else:
-            what = f"worker {child.index} had come up to give up its seat in the group"
-            self._sup.fail(Exit.FORCED, f"{why} before {what}")
+            self._sup.fail(Exit.FORCED, f"{why} before worker {child.index} had {self._errand()}")
         child.kill()
+
+    def _errand(self) -> str:
+        if self._sup.settings is None and not os.environ.get("PENSTOCK_INSTANCE_ID"):
+            return (
+                "imported the application, which says whether there is a seat in the group to give "
+                "up (PENSTOCK_INSTANCE_ID)"
+            )
+        return "come up to give up its seat in the group"
 
 
 def drain_hint() -> float:

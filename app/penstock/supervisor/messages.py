@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from penstock.seat import Seat
 from penstock.settings import Settings
 from penstock.settings_wire import from_wire
 from penstock.supervisor.exit_record import InFlight, read_code
@@ -48,6 +49,8 @@ class LastWords:
     clean: bool
     reason: str
     stuck: tuple[InFlight, ...] = ()
+    #: What became of its seat in the group; one that says nothing may have kept it.
+    seat: Seat = Seat.KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ def read_drained(message: Mapping[str, Any]) -> LastWords:
         clean=_flag(message, "clean"),
         reason=_text(message, "reason"),
         stuck=_read("stuck", lambda: tuple(InFlight.from_json(s) for s in message["stuck"])),
+        seat=_read("seat", lambda: Seat(message.get("seat", Seat.KEEP))),
     )
 
 

@@ -108,9 +108,14 @@ class Supervisor:
 
     def run(self) -> int:
         """From the first worker to the exit code."""
-        while not self.over():
+        while not self._ended():
             self.turn()
         return self.finish()
+
+    def _ended(self) -> bool:
+        """Whether it is over, and from then on what is asked comes too late."""
+        with self.lock:
+            return self.over() and self.lifecycle.go(State.STOPPED)
 
     def turn(self) -> None:
         """Once around: take in what came, bury who ended, bring the rest in line."""
@@ -181,16 +186,20 @@ class Supervisor:
 
     # -- greet, open -------------------------------------------------------------------
 
-    def spawn(self, index: int) -> Child:
+    def spawn(self, index: int, *, to_leave: bool = False) -> Child:
         """Start a worker process; it waits until it is told to start consuming.
+
+        ``to_leave``: it never will be. It gives up the seat of a slot that is empty for good.
 
         Raises:
             OSError: the machine has no room for another process.
         """
-        return self._admit(self.host.spawn(index, self._target))
+        assert to_leave is self.lifecycle.ending
+        return self._admit(self.host.spawn(index, self._target), to_leave=to_leave)
 
-    def _admit(self, process: Process) -> Child:
+    def _admit(self, process: Process, *, to_leave: bool = False) -> Child:
         child = Child(process)
+        child.to_leave = to_leave
         with self.lock:
             self.slots.add(child)
         self._selector.register(child.channel, selectors.EVENT_READ, child)
@@ -198,8 +207,12 @@ class Supervisor:
 
     def _greeted(self, child: Child) -> None:
         """A worker has imported the app; from the first one the settings are known."""
-        if self.lifecycle.ending or self.slots.before(child) is not None:
-            return  # nothing is opened any more; of a successor its replacement takes care
+        if self.lifecycle.ending:  # nothing is opened any more, but whoever is to leave is known
+            if self.settings is None and child.hello is not None:
+                self._learn(child.hello)
+            return
+        if self.slots.before(child) is not None:
+            return  # of a successor its replacement takes care
         if self.settings is not None and child.hello is not None:
             child.unusable = self.misfit(child.hello)
         if child.unusable is not None:
@@ -210,6 +223,13 @@ class Supervisor:
             except ConfigError as error:
                 self.log.error("bad configuration", reason=str(error))  # noqa: TRY400 (a sentence, not a trace)
                 self.fail(Exit.CONFIG, str(error))
+
+    def _learn(self, hello: Hello) -> None:
+        with self.lock:
+            self.settings = hello.settings
+            self.subscriptions = hello.subscriptions
+            known = [s.topics for s in self.subscriptions if not s.pattern]
+            self.retired.merge(Tally(chain.from_iterable(known)))
 
     def _open(self, child: Child) -> None:
         """Open everything else: the port, the journal, the other workers."""
@@ -222,11 +242,7 @@ class Supervisor:
         self._post_mortem = PostMortem(self.host, self._journal)
         self._gap_from = self._journal.history.restarted_from
         self._journal.write_start(at=self.host.wall(), version=penstock.__version__)
-        with self.lock:
-            self.settings = settings
-            self.subscriptions = child.hello.subscriptions
-            known = [s.topics for s in self.subscriptions if not s.pattern]
-            self.retired.merge(Tally(chain.from_iterable(known)))
+        self._learn(child.hello)
         self._http.start()
         self.log.info(
             "started",
@@ -373,6 +389,8 @@ class Supervisor:
     def _gave_up(self, child: Child) -> None:
         """A worker cannot go on: the others drain while it does what it can."""
         words = child.fatal
+        if child.to_leave:
+            return  # there is nothing that the others would have to drain for
         if words is not None and (child.consumed or not self._is_spare(child)):
             reason = f"worker {child.index}: {words.reason}"
             self.fail(words.code, reason, gone=not child.draining)
@@ -393,10 +411,10 @@ class Supervisor:
     # -- finish ------------------------------------------------------------------------
 
     def over(self) -> bool:
-        """Whether every process has ended, and nobody is to be waited for."""
+        """Whether every process has ended, and nobody is to be waited for or to be sent."""
         if not self.lifecycle.ending or self.budget is None or self.slots.everyone():
             return False
-        if self.drain.owes_a_seat:  # a POST came since the last turn
+        if self.drain.seats_left():
             return False
         return not self.lifecycle.waits_for_release or self.host.monotonic() >= self.budget.over_at
 
@@ -408,9 +426,7 @@ class Supervisor:
             self._post_mortem.leave_word(settings, self.instance_of, left)
         if settings is not None and settings.quit_urls:
             ask_sidecars(settings.quit_urls, timeout=_QUIT_PATIENCE)
-        with self.lock:
-            self.lifecycle.go(State.STOPPED)
-            code = int(self.lifecycle.exit_code())
+        code = int(self.lifecycle.exit_code())
         record = ExitRecord.of(
             code,
             reason=self.lifecycle.reason,

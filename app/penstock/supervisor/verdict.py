@@ -46,6 +46,8 @@ class Ended(Protocol):
     consumed: bool
     discarded: bool
     killed: bool
+    #: Started only to give up a seat, when all the work was done.
+    to_leave: bool
 
     @property
     def draining(self) -> bool:
@@ -102,14 +104,17 @@ def judge(worker: Ended, code: int) -> End:
         # the user's).
         and (worker.killed or code == words.code)
     ):
-        return End(words.code, planned=True, reason=words.reason)
+        return End(words.code, planned=True, reason=words.reason, counts=not worker.to_leave)
     if worker.killed:
         return End(Exit.FORCED, planned=False, reason="the drain deadline passed")
     told = words if words is not None and not words.clean else worker.fatal
+    reason = told.reason if told is not None and told.reason else _unexplained(code)
+    if worker.to_leave:
+        return End(Exit.FORCED, planned=False, reason=f"its seat may still be held: {reason}")
     return End(
         failing(code),
         planned=False,
-        reason=told.reason if told is not None and told.reason else _unexplained(code),
+        reason=reason,
         stuck=words.stuck if words is not None else (),
     )
 

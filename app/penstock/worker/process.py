@@ -14,7 +14,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,15 @@ class Order:
     budget: Budget
     orphaned: bool = False
 
+    def outranked_by(self, later: Order) -> Order:
+        """A stop outranks a restart, and leaving outranks staying; the deadline stays."""
+        leaves = Seat.LEAVE in (self.seat, later.seat)
+        return replace(
+            self,
+            restart=self.restart and later.restart,
+            seat=Seat.LEAVE if leaves else Seat.KEEP,
+        )
+
 
 class Worker:
     """The process. ``run`` returns the exit code."""
@@ -87,6 +96,8 @@ class Worker:
         self._loop: PollLoop | None = None
         self._dispatcher.on_merged = self._tell_merged
         self._order: Order | None = None
+        #: What became of the seat: given up, or kept for whoever comes back.
+        self._closed = Seat.KEEP
         self._wake = threading.Event()
         self._started = threading.Event()
         self._finished = threading.Event()
@@ -125,8 +136,8 @@ class Worker:
             if failure is not None:
                 return self._gave_up(failure)
             assert self._order is not None
-            ending = Ending.nothing_left(self._order.restart)
-            return self._leave(self._order, self._seated(ending, Seat.KEEP))
+            self._closed = Seat.KEEP  # it may be one that the process before this one kept
+            return self._leave(self._order, self._seated(Ending.nothing_left(self._order.restart)))
 
         loop = self._loop = PollLoop(
             self._plan,
@@ -161,21 +172,25 @@ class Worker:
         ending = loop.drain(order.budget, order.seat, restart=order.restart, fatal=fatal)
         if self._letters is not None and not ending.stuck:
             self._letters.close(max(0.1, order.budget.worker_left(time.monotonic()) / 2))
-        return self._leave(order, self._seated(ending, loop.closed or Seat.LEAVE))
+        self._closed = loop.closed or Seat.LEAVE
+        return self._leave(order, self._seated(ending))
 
-    def _seated(self, ending: Ending, closed: Seat) -> Ending:
+    def _seated(self, ending: Ending) -> Ending:
         """Give up a seat that was kept so far, if that is what is asked by now.
 
-        The client was closed for a restart, and then a stop came; or there never was a client,
-        and the seat may be one that the process before this one kept.
+        The client was closed for a restart, and then a stop came; or there never was a client.
         """
         order = self._order
         assert order is not None
         give_up = self._give_up_seat
-        if not ending.clean or order.seat is closed or closed is Seat.LEAVE or give_up is None:
+        if not ending.clean or order.seat is self._closed or self._closed is Seat.LEAVE:
             return ending
-        held = give_up(min(order.budget.commit_left(time.monotonic()), _GIVE_UP))
-        return Ending.seated(held) if held is not None else Ending.nothing_left(order.restart)
+        if give_up is not None:
+            held = give_up(min(order.budget.commit_left(time.monotonic()), _GIVE_UP))
+            if held is not None:
+                return Ending.seated(held)
+        self._closed = Seat.LEAVE
+        return Ending.nothing_left(order.restart)
 
     def _gave_up(self, failure: PenstockError) -> int:
         """Say why, and go without a drain."""
@@ -253,6 +268,7 @@ class Worker:
             clean=ending.clean,
             reason=ending.reason,
             stuck=[item.to_json() for item in ending.stuck],
+            seat=self._closed,
         )
         if ending.stuck:
             # Python would wait for the handler that is stuck. What could be saved is saved.
@@ -340,12 +356,12 @@ class Worker:
         self._board.draining()
         if self._order is None:
             self._begin(order)
-        elif not self._order.restart or order.restart:
             return
-        else:  # a stop outranks a restart: the seat is given up, the deadline stays
-            self._begin(Order(restart=False, seat=order.seat, budget=self._order.budget))
+        new = self._order.outranked_by(order)
+        if new != self._order:
+            self._begin(new)
             if self._loop is not None:
-                self._loop.reseat(order.seat, restart=False)
+                self._loop.reseat(new.seat, restart=new.restart)
 
     def _begin(self, order: Order) -> None:
         """Drain, from this moment on: the poll loop may be held by a rebalance for long."""
