@@ -117,6 +117,17 @@ def letters_table() -> str:
     )
 
 
+def decisions_list() -> str:
+    """Every decision, by its number and with its title as a link."""
+    lines = []
+    for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        number, title = path.read_text().partition("\n")[0].removeprefix("# ").split(": ", 1)
+        if number != path.name[:4]:
+            raise ValueError(f"{path}: its heading begins with {number}")
+        lines.append(f"- {number} [{title}]({path.name})\n")
+    return "".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "exits": exit_table,
     "signals": signal_table,
@@ -124,6 +135,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "memory": memory_table,
     "metrics": metrics_table,
     "letters": letters_table,
+    "decisions": decisions_list,
 }
 
 
