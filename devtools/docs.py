@@ -121,9 +121,10 @@ def decisions_list() -> str:
     """Every decision, by its number and with its title as a link."""
     lines = []
     for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
-        number, title = path.read_text().partition("\n")[0].removeprefix("# ").split(": ", 1)
-        if number != path.name[:4]:
-            raise ValueError(f"{path}: its heading begins with {number}")
+        heading, number = path.read_text().partition("\n")[0], path.name[:4]
+        title = heading.removeprefix(f"# {number}: ")
+        if title == heading:
+            raise ValueError(f"{path}: its heading has to be '# {number}: ' and a title")
         lines.append(f"- {number} [{title}]({path.name})\n")
     return "".join(lines)
 
