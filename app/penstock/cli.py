@@ -113,7 +113,10 @@ def run(target: str) -> int:
     return run_service(target)
 
 
-@cli.command(epilog="Exits 78 when something is wrong, naming the setting and the remedy.")
+@cli.command(
+    short_help="Print the effective configuration, and validate it.",
+    epilog="Exits 78 when something is wrong, naming the setting and the remedy.",
+)
 @click.argument("target", metavar="MODULE:APP")
 def check(target: str) -> int:
     """Print the effective configuration, secrets masked, and validate it."""
@@ -245,7 +248,7 @@ def resume(*, url: str | None, reason: str) -> int:
     return _ask(_client(url), "resume", reason)
 
 
-@cli.command(epilog=_WAIT_EPILOG)
+@cli.command(epilog=_WAIT_EPILOG, short_help="Replace the workers in place, one after another.")
 @_asking
 @_waiting
 def reload(*, url: str | None, reason: str, wait: bool, timeout: float) -> int:
@@ -321,7 +324,10 @@ def health(*, probe: str, url: str | None) -> int:
     return 1
 
 
-@cli.command(epilog="Kubernetes: lifecycle.preStop.exec.command: [penstock, prestop]")
+@cli.command(
+    short_help="Drain, and stay up until TERM comes; for preStop hooks.",
+    epilog="Kubernetes: lifecycle.preStop.exec.command: [penstock, prestop]",
+)
 @_url
 @click.option(
     "--timeout",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def test_help_exits_0_and_teaches(command: str, capsys: Capture) -> None:
     assert cli.main([*([command] if command else []), "--help"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"Usage: penstock{' ' if command else ''}{command}")
+    assert not re.search(r"\w\.\.\.", out)  # a sentence that was cut off in the list
     assert not err
 
 
