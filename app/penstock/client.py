@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from penstock import paths
 from penstock.errors import ConfigError, PenstockError
-from penstock.http.token import read_token
+from penstock.http.token import UNSENDABLE, read_token, sendable
 
 DEFAULT_PORT: Final = 8080
 #: Seconds for a connect, and for each read. The service answers from memory.
@@ -90,11 +90,13 @@ class Client:
 
         Raises:
             ServiceGoneError: nothing listens.
-            ServiceError: no token, a wrong one, or a refusal other than 409.
+            ServiceError: no token, an unusable or a wrong one, or a refusal other than 409.
         """
         token = read_token(self._env, self._port)
         if token is None:
             raise ServiceError(self._no_token())
+        if not sendable(token):
+            raise ServiceError(f"{self._source()}: {UNSENDABLE}")
         answer = self._call("POST", path, json.dumps(body), {"Authorization": f"Bearer {token}"})
         if answer.code in (http.client.ACCEPTED, http.client.CONFLICT):
             return answer
@@ -172,14 +174,19 @@ class Client:
             f"what answers at {self.url} is not Penstock: is PENSTOCK_HTTP_PORT (or --url) right?"
         )
 
-    def _no_token(self) -> str:
-        path = self._env.get("PENSTOCK_CONTROL_TOKEN_FILE") or (
+    def _source(self) -> str:
+        """Where the control token is looked for."""
+        if self._env.get("PENSTOCK_CONTROL_TOKEN", "").strip():
+            return "PENSTOCK_CONTROL_TOKEN"
+        return self._env.get("PENSTOCK_CONTROL_TOKEN_FILE") or str(
             paths.runtime_dir(self._env, self._port) / paths.TOKEN_FILE
         )
+
+    def _no_token(self) -> str:
         return (
-            f"no control token: {path} cannot be read: is the service running, here and on this "
-            "port? If it is, run this as its user and with its PENSTOCK_RUNTIME_DIR, or set "
-            "PENSTOCK_CONTROL_TOKEN"
+            f"no control token: {self._source()} cannot be read: is the service running, here and "
+            "on this port? If it is, run this as its user and with its PENSTOCK_RUNTIME_DIR, or "
+            "set PENSTOCK_CONTROL_TOKEN"
         )
 
 

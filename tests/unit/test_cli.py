@@ -682,6 +682,17 @@ def test_prestop_without_a_usable_token_or_port(
     assert "PENSTOCK_HTTP_PORT=http is not a port" in third
 
 
+@pytest.mark.parametrize("token", ["two words here", "over\ntwo-lines", "schlüssel"])
+def test_a_token_that_cannot_be_sent_is_named(
+    service: Listener, monkeypatch: pytest.MonkeyPatch, capsys: Capture, token: str
+) -> None:
+    monkeypatch.setenv("PENSTOCK_CONTROL_TOKEN", token)
+    assert cli.main(["restart"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("penstock: PENSTOCK_CONTROL_TOKEN: a control token travels in a header")
+    assert token not in told
+
+
 # -- small things ----------------------------------------------------------------------
 
 

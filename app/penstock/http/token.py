@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from penstock.settings import Settings
 
 MIN_LENGTH: Final = 8
+UNSENDABLE: Final = "a control token travels in a header: printable ASCII without spaces"
 
 
 def resolve_token(settings: Settings) -> str:
@@ -64,15 +65,18 @@ def read_token(env: Mapping[str, str], port: int) -> str | None:
         return None
 
 
+def sendable(token: str) -> bool:
+    """Whether it can be sent in a header; if not, :data:`UNSENDABLE` says why."""
+    return all("!" <= character <= "~" for character in token)
+
+
 def _usable(text: str, name: str) -> str:
     token = text.strip()  # a Secret made with `echo` ends in a newline
     if len(token) < MIN_LENGTH:
         what = "is empty" if not token else f"has {len(token)} characters"
         raise ConfigError(f"{name}: the control token {what}; {MIN_LENGTH} are the least")
-    if not all("!" <= character <= "~" for character in token):
-        raise ConfigError(
-            f"{name}: a control token travels in a header: printable ASCII without spaces"
-        )
+    if not sendable(token):
+        raise ConfigError(f"{name}: {UNSENDABLE}")
     return token
 
 
