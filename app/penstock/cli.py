@@ -264,7 +264,9 @@ def _ask(client: Client, kind: str, reason: str) -> int:
 
 
 def _asked(client: Client, kind: str, reason: str) -> Answer | None:
-    answer = client.post(f"/{kind}", {"reason": reason})
+    # Bytes that are no text in this locale come as surrogates, which JSON cannot carry.
+    plain = reason.encode(errors="surrogateescape").decode(errors="replace")
+    answer = client.post(f"/{kind}", {"reason": plain})
     if answer.code == 409:  # noqa: PLR2004 (Conflict)
         _say(f"penstock: {answer.detail}", err=True)
         return None

@@ -682,6 +682,13 @@ def test_prestop_without_a_usable_token_or_port(
     assert "PENSTOCK_HTTP_PORT=http is not a port" in third
 
 
+def test_a_reason_that_is_no_text_is_sent_as_one(service: Listener) -> None:
+    service.post = (202, {"outcome": "accepted", "status": report()})
+    assert cli.main(["restart", "--reason", "new \udcff certificates"]) == 0
+    [(_, body)] = service.asked
+    assert body["reason"] == "new \ufffd certificates"
+
+
 @pytest.mark.parametrize("token", ["two words here", "over\ntwo-lines", "schlüssel"])
 def test_a_token_that_cannot_be_sent_is_named(
     service: Listener, monkeypatch: pytest.MonkeyPatch, capsys: Capture, token: str
