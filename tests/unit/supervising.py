@@ -87,6 +87,8 @@ class FakeProcess:
         self.spawned_at = host.now
         #: What the service was doing when it was started.
         self.born_while = host.sup.lifecycle.state if host.sup is not None else State.STARTING
+        #: Whether what the application says was known by then.
+        self.born_knowing = host.sup is not None and host.sup.settings is not None
         self.fake_board = FakeBoard()
         self.board = cast(Board, self.fake_board)
         self.stacks = os.open(os.devnull, os.O_RDONLY)

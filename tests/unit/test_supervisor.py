@@ -631,7 +631,7 @@ def test_what_is_asked_when_it_is_over_comes_too_late(three: World) -> None:
     [
         (lambda world: world.alive()[-1].say("fatal", code=78, reason="no such app"), "no such"),
         (lambda world: world.alive()[-1].drained(clean=False, code=2, reason="away"), "away"),
-        (lambda world: world.alive()[-1].drained(seat="keep"), "did not do it"),
+        (lambda world: world.alive()[-1].drained(seat="keep"), "kept it"),
         (lambda world: world.alive()[-1].end(-signal.SIGKILL), "SIGKILL"),
         (lambda world: world.pass_time(25), "deadline"),
         (lambda world: [world.send(signal.SIGINT) for _ in range(2)], "forced"),
@@ -662,7 +662,8 @@ def test_a_seat_is_not_given_up_where_there_is_no_room_for_a_process(three: Worl
     three.host.full = True
     three.send(signal.SIGTERM)
     assert three.ends_by_itself() == 2
-    assert "the seat billing-0 was not given up" in three.sup.lifecycle.reason
+    told = "worker 0 has not come up to give up its seat in the group: no process"
+    assert told in three.sup.lifecycle.reason
 
 
 def test_a_service_that_fails_gives_no_seat_up_for_those_who_are_gone(three: World) -> None:

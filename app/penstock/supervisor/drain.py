@@ -124,11 +124,9 @@ class Drain:
         for index in self.seats_left():
             why = self._send_to_leave(index, now)
             if why is not None:
-                instance = self._sup.instance_of(index)
-                told = f"the seat {instance} was not given up: {why}"
-                self._sup.fail(
-                    Exit.FORCED, f"{told}; its partitions wait for PENSTOCK_SESSION_TIMEOUT"
-                )
+                told = f"worker {index} has not {self._errand()}: {why}"
+                waits = "its partitions may wait for PENSTOCK_SESSION_TIMEOUT"
+                self._sup.fail(Exit.FORCED, f"{told}; {waits}")
                 return
 
     def _send_to_leave(self, index: int, now: float) -> str | None:
@@ -139,7 +137,7 @@ class Drain:
         if now >= self.budget.over_at:
             return _LATE
         if index in self._sent:
-            return f"worker {index} came up for that, and did not do it"
+            return "it said that it kept it"
         self._sent.add(index)
         try:
             child = self._sup.spawn(index, to_leave=True)
