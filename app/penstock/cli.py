@@ -122,7 +122,7 @@ def check(target: str) -> int:
     """Print the effective configuration, secrets masked, and validate it."""
     from penstock import configuration  # noqa: PLC0415 (imports pydantic and the application)
 
-    _say(render.table(("NAME", "VALUE", "SOURCE"), configuration.rows(target)))
+    _say(render.table(("NAME", "VALUE", "SOURCE"), configuration.rows(target)), result=True)
     _say(f"\nmemory at most: {configuration.memory(target)}")
     for note in configuration.notes(target):
         _say(f"penstock: note: {note}", err=True)
@@ -306,7 +306,7 @@ def _end(client: Client, kind: str, reason: str, wait: float | None) -> int:
 def status(*, url: str | None, as_json: bool) -> None:
     """Show state, workers, lag, work in flight and past exits."""
     report = _client(url).status()
-    _say(json.dumps(report, indent=2) if as_json else render.status(report))
+    _say(json.dumps(report, indent=2) if as_json else render.status(report), result=True)
 
 
 _PROBES: Final = {"live": "/livez", "ready": "/readyz", "started": "/startupz"}

@@ -196,13 +196,13 @@ def list_(
             _count(found, by, as_json=as_json)
         elif as_json:
             for stored in found:
-                if not say(json.dumps(letter_text.as_json(stored))):
+                if not say(json.dumps(letter_text.as_json(stored)), result=True):
                     break
         else:
             rows = [letter_text.row(stored, states=settled) for stored in found]
             if rows:
                 width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-                say(letter_text.table(rows, states=settled, width=width))
+                say(letter_text.table(rows, states=settled, width=width), result=True)
             say(f"{_letters(len(rows))}{'' if settled else ', open'}", err=True)
 
 
@@ -221,9 +221,10 @@ def _count(found: Iterator[Stored], by: str, *, as_json: bool) -> None:
         since, until = map(letter_text.when, times[name])
         rows.append((count, since, until, name))
         if as_json:
-            say(json.dumps({by: name, "count": count, "first": since, "last": until}))
+            line = {by: name, "count": count, "first": since, "last": until}
+            say(json.dumps(line), result=True)
     if rows and not as_json:
-        say(render.table(("COUNT", "FIRST", "LAST", by.upper()), rows))
+        say(render.table(("COUNT", "FIRST", "LAST", by.upper()), rows), result=True)
 
 
 @dlq.command(short_help="Show everything about one letter.")
@@ -252,9 +253,9 @@ def show(
         if number in box.partitions:
             for stored in box.letters(number, settled=True, start=offset, end=offset + 1):
                 if raw:
-                    say(stored.record.value or b"", nl=False)
+                    say(stored.record.value or b"", nl=False, result=True)
                 else:
-                    say(letter_text.show(stored, time.time()))
+                    say(letter_text.show(stored, time.time()), result=True)
                 return 0
         say(
             f"penstock: there is no record at {number}:{offset} of {topic}: it never was, or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -9,22 +10,35 @@ from typing import Final
 
 import click
 
+from penstock.errors import PenstockError
+
+#: A file that ends in the middle looks like one that is whole.
+_LOST: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _SOON: Final = 1.0  # seconds until a terminal is shown progress
 _EACH: Final = (0.2, 10.0)  # seconds between two words of it: on a terminal, elsewhere
 
 
-def say(text: str | bytes, *, err: bool = False, nl: bool = True) -> bool:
+class OutputLostError(PenstockError):
+    """What was asked for could not be written."""
+
+
+def say(text: str | bytes, *, err: bool = False, nl: bool = True, result: bool = False) -> bool:
     """Print; whether somebody still reads.
 
     A reader that went away (``| head``) does not change the exit status.
+
+    Raises:
+        OutputLostError: this is the ``result``, and there is no room for it where it goes to.
     """
     try:
         click.echo(text, err=err, nl=nl)
-    except OSError:
+    except OSError as error:
         # What is still buffered would raise again when the interpreter flushes at its end.
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, (sys.stderr if err else sys.stdout).fileno())
         os.close(devnull)
+        if result and error.errno in _LOST:
+            raise OutputLostError(f"the output is not complete: {error.strerror}") from error
         return False
     return True
 

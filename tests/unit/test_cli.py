@@ -700,6 +700,25 @@ def test_a_token_that_cannot_be_sent_is_named(
     assert token not in told
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_result_that_does_not_fit_where_it_goes_is_no_success(tmp_path: Path) -> None:
+    """A file that ends in the middle looks like one that is whole."""
+    (tmp_path / "shop_full.py").write_text(MODULE)
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [str(Path(sys.executable).with_name("penstock")), "check", "shop_full:app"],
+            env={**os.environ, "PENSTOCK_BOOTSTRAP_SERVERS": "a:1"},
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "penstock: the output is not complete: No space left on device\n"
+
+
 # -- small things ----------------------------------------------------------------------
 
 
