@@ -10,7 +10,8 @@ from penstock.supervisor.messages import LastWords
 from penstock.supervisor.verdict import Blame, End, blame, judge
 
 STUCK = (InFlight("orders", 3, 42, None, 9.0, None),)
-CODES = [0, 1, 2, 3, 4, 17, 64, 78, 128, 129, 137, 139, 255]
+#: As ``os.waitstatus_to_exitcode`` gives them: signals are negative.
+CODES = [-11, -9, 0, 1, 2, 3, 4, 17, 64, 78, 128, 129, 137, 139, 255]
 WORDS = [
     None,
     LastWords(78, clean=True, reason="clean, it says, and yet 78"),
@@ -94,17 +95,29 @@ def test_every_combination(code: int) -> None:
         if worker.killed:
             assert (end.code, end.reason) == (2, "the drain deadline passed")
             continue
-        known = code in (1, 2, 3, 64, 78) or code > 128
-        assert end.code == (code if known else 1)
+        explained = worker.fatal is not None or (words is not None and not words.clean)
+        if code < 0:
+            assert end.code == 128 - code
+        else:
+            assert end.code == (code if explained and code in (1, 2, 3, 64, 78) else 1)
         assert end.stuck == (words.stuck if words is not None else ())
         if words is not None and not words.clean:
             assert end.reason == words.reason
         elif worker.fatal is not None:
             assert end.reason == worker.fatal.reason
-        elif code > 128:
-            assert end.reason.startswith(f"died: {code} KILLED")
+        elif code < 0:
+            assert end.reason.startswith(f"died: {128 - code} KILLED")
         else:
             assert end.reason == f"exited with status {code} without being asked to"
+
+
+@pytest.mark.parametrize("code", [2, 3, 64, 78, 137, 255])
+def test_a_handler_cannot_choose_the_service_s_code(code: int) -> None:
+    """78 would keep systemd from starting it again, 137 would look like out of memory."""
+    for draining in (False, True):
+        end = judge(Ended(draining, False, False, None, None), code)
+        assert (end.code, end.planned) == (1, False)
+        assert end.reason == f"exited with status {code} without being asked to"
 
 
 @pytest.mark.parametrize("code", [0, 4])
@@ -120,7 +133,7 @@ def test_clean_words_of_another_code_are_not_believed() -> None:
 
 
 def test_out_of_memory_is_hinted_at() -> None:
-    end = judge(Ended(False, False, False, None, None), 137)
+    end = judge(Ended(False, False, False, None, None), -9)
     assert end == End(
         137,
         planned=False,

@@ -350,7 +350,7 @@ class Supervisor:
         child.reaped(status)
         self._hear(child)
         self._unlisten(child)
-        end = judge(child, exits.from_wait_status(status))
+        end = judge(child, status)
         found = self._post_mortem.examine(child, peak=self.host.peak)
         if not end.planned:
             end = replace(end, reason=f"{end.reason}{found}")

@@ -85,11 +85,12 @@ class Blame(Enum):
     SERVICE = auto()
 
 
-def judge(worker: Ended, code: int) -> End:
-    """Turn a worker's exit code into what it means.
+def judge(worker: Ended, status: int) -> End:
+    """Turn a worker's end (as ``os.waitstatus_to_exitcode`` gives it) into what it means.
 
-    0 and 4 are earned by a drain that was asked for and told to be clean; a worker that exits
-    with them on its own (``os._exit(0)`` in a handler) has crashed.
+    0 and 4 are earned by a drain that was asked for and told to be clean. Every other code of
+    the contract belongs to a worker that said why, or to the signal that it died of; one that
+    exits with it on its own (``os._exit(78)`` in a handler) has crashed.
     """
     words = worker.last_words
     if worker.discarded and not worker.consumed:
@@ -102,17 +103,17 @@ def judge(worker: Ended, code: int) -> End:
         and worker.fatal is None
         # Killed by us: it had done everything; only its process would not end (a thread of
         # the user's).
-        and (worker.killed or code == words.code)
+        and (worker.killed or status == words.code)
     ):
         return End(words.code, planned=True, reason=words.reason, counts=not worker.to_leave)
     if worker.killed:
         return End(Exit.FORCED, planned=False, reason="the drain deadline passed")
     told = words if words is not None and not words.clean else worker.fatal
-    reason = told.reason if told is not None and told.reason else _unexplained(code)
+    reason = told.reason if told is not None and told.reason else _unexplained(status)
     if worker.to_leave:
         return End(Exit.FORCED, planned=False, reason=f"its seat may still be held: {reason}")
     return End(
-        failing(code),
+        _code(status, explained=told is not None),
         planned=False,
         reason=reason,
         stuck=words.stuck if words is not None else (),
@@ -138,8 +139,15 @@ def failing(code: int) -> int:
     return Exit.CRASHED
 
 
-def _unexplained(code: int) -> str:
-    if code > exits.SIGNAL_BASE:
+def _code(status: int, *, explained: bool) -> int:
+    if status < 0:
+        return exits.from_wait_status(status)
+    return failing(status) if explained and status <= exits.SIGNAL_BASE else Exit.CRASHED
+
+
+def _unexplained(status: int) -> str:
+    code = exits.from_wait_status(status)
+    if status < 0:
         hint = " (out of memory, or killed by somebody)" if code == exits.SIGNAL_BASE + 9 else ""
         return f"died: {exits.describe(code)}{hint}"
-    return f"exited with status {code} without being asked to"
+    return f"exited with status {status} without being asked to"
