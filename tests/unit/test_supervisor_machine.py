@@ -32,6 +32,7 @@ from penstock.supervisor.drain import Drain
 from penstock.supervisor.messages import LastWords
 from penstock.supervisor.reload import Reloads
 from penstock.supervisor.replacement import Renewal, Replacement, Replacing
+from penstock.supervisor.running import Running
 from penstock.supervisor.seats import Seats
 from penstock.supervisor.service import Supervisor
 from penstock.supervisor.signals import REQUESTS
@@ -860,18 +861,18 @@ def _impatient(patch: Patch) -> None:
 
 def _caught_up_in_between(patch: Patch) -> None:
     """A batch is done although a worker that just came says nothing yet."""
-    real = Supervisor._stop_if_caught_up
+    real = Running._stop_if_caught_up
 
-    def stop_if_caught_up(self: Supervisor) -> None:
+    def stop_if_caught_up(self: Running) -> None:
         with patch.context() as hasty:
             hasty.setattr(Replacing, "busy", property(lambda _: False))
             hasty.setattr(
                 Slots, "workers", lambda s: [c for c in s.everyone() if c.facts.joined] * 2
             )
-            hasty.setattr(Supervisor, "places", 2 * len(self.slots.workers()))
+            hasty.setattr(Supervisor, "places", 2 * len(self._sup.slots.workers()))
             real(self)
 
-    patch.setattr(Supervisor, "_stop_if_caught_up", stop_if_caught_up)
+    patch.setattr(Running, "_stop_if_caught_up", stop_if_caught_up)
 
 
 def _two_at_a_time(patch: Patch) -> None:

@@ -25,7 +25,7 @@ from penstock import exits
 from penstock.budget import Budget
 from penstock.errors import ConfigError
 from penstock.exits import Exit
-from penstock.lifecycle import Kind, Lifecycle, Request, State
+from penstock.lifecycle import Kind, Lifecycle, State
 from penstock.settings import Settings
 from penstock.supervisor import dumps, signals
 from penstock.supervisor.child import Child, Process
@@ -41,6 +41,7 @@ from penstock.supervisor.post_mortem import PostMortem
 from penstock.supervisor.quit import ask_sidecars
 from penstock.supervisor.recycling import Recycling
 from penstock.supervisor.replacement import Renewal, Replacement, Replacing
+from penstock.supervisor.running import Running
 from penstock.supervisor.slots import Slots
 from penstock.supervisor.verdict import Blame, End, blame, failing, judge
 from penstock.supervisor.view import View
@@ -82,6 +83,7 @@ class Supervisor:
         self.slots = Slots()
         self.replacing = Replacing(self)
         self.recycling = Recycling(self)
+        self.running = Running(self)
         self.drain = Drain(self)
         self.dumps = dumps.Dumps(self.log)
         self.retired = Tally()
@@ -94,12 +96,10 @@ class Supervisor:
         self._journal: Journal | None = None
         self._http: HttpServer | None = None
         self.view = View(self)
-        self._sent_quiet = False
-        self._post_mortem = PostMortem(self.host)
+        self.post_mortem = PostMortem(self.host)
         self._held: list[InFlight] = []
         self._memory: Memory | None = None
         self._last_done: float | None = None
-        self._gap_from: float | None = None
         self._selector.register(self.pipe, selectors.EVENT_READ)
         for process in first:
             self._admit(process)
@@ -175,7 +175,7 @@ class Supervisor:
     def _merged(self, child: Child) -> None:
         """The group's commits tell of some deaths now; the other workers must not add them."""
         ids, child.merged = child.merged, []
-        self._post_mortem.merged(ids)
+        self.post_mortem.merged(ids)
         for other in self.slots.everyone():
             if other is not child and other.consumed:
                 other.channel.send("merged", ids=ids)
@@ -239,8 +239,7 @@ class Supervisor:
         self._http = self.host.listen(self.view, settings)
         state_dir = settings.resolved_state_dir(self._target, Path.cwd())
         self._journal = self.host.journal(state_dir, guarded=settings.keeps_state_in_public)
-        self._post_mortem = PostMortem(self.host, self._journal)
-        self._gap_from = self._journal.history.restarted_from
+        self.post_mortem = PostMortem(self.host, self._journal)
         self._journal.write_start(at=self.host.wall(), version=penstock.__version__)
         self._learn(child.hello)
         self._http.start()
@@ -253,6 +252,7 @@ class Supervisor:
             http=f"{settings.http_host}:{self._http.port}",
         )
         self.recycling.opened()
+        self.running.opened(self._journal)
         for index in range(self.places):
             if self.slots.worker(index) is None:
                 try:
@@ -266,74 +266,19 @@ class Supervisor:
     def _step(self, now: float) -> None:
         """Bring the workers in line with what was asked. Looks at states, not at events."""
         if not self.lifecycle.ending and self.settings is not None:
-            self._start_workers()
-            self._apply_quiet()
+            self.running.step()
             self.replacing.step(now)
             self.recycling.step(now)
-            self._stop_if_caught_up()
-            self._measure_gap()
+            self.running.look_for_the_end()
         if self.lifecycle.ending:
             self.drain.step(now)
         self.dumps.check(now)
-
-    def _start_workers(self) -> None:
-        workers = self.slots.workers()
-        for child in workers:
-            if child.hello is not None and not child.consumed:
-                told, board = self._post_mortem.prepare(child)
-                if board is not None:
-                    with self.lock:
-                        child.take_board(board)
-                child.start(told)
-                if self.lifecycle.want_quiet:
-                    child.channel.send("quiet")
-        if (
-            not self.ever_started
-            and len(workers) == self.places
-            and all(c.ever_joined and c.board.poll_at() is not None for c in workers)
-        ):
-            with self.lock:
-                self.ever_started = True
-                self.lifecycle.started()
-            seconds = round(self.host.monotonic() - self.began, 3)
-            self.log.info("running", seconds=seconds)
-
-    def _apply_quiet(self) -> None:
-        if self._sent_quiet != self.lifecycle.want_quiet:
-            self._sent_quiet = self.lifecycle.want_quiet
-            for child in self.slots.everyone():
-                child.channel.send("quiet" if self._sent_quiet else "resume")
 
     def replace(
         self, index: int, reason: str, *, room: bool = True
     ) -> Replacement | Renewal | None:
         """Replace a worker in place on purpose; see :meth:`Replacing.replace`."""
         return self.replacing.replace(index, reason, room=room)
-
-    def _stop_if_caught_up(self) -> None:
-        """A batch run ends as if somebody had asked it to stop: drained, committed, 0."""
-        assert self.settings is not None
-        if not self.settings.stop_when_caught_up or self.replacing.busy:
-            return
-        workers = self.slots.workers()
-        if (
-            self.ever_started
-            and len(workers) == self.places
-            and all(child.consumed and child.facts.caught_up for child in workers)
-        ):
-            why = "caught up with everything that was there at the start"
-            self.view.ask(Request(Kind.STOP, source="batch", detail="batch", reason=why))
-
-    def _measure_gap(self) -> None:
-        """The restart gap ends with the first record that any worker hands to a handler."""
-        if self._gap_from is None or self._journal is None:
-            return
-        taken = [t for c in self.slots.workers() if (t := c.board.taken_at()) is not None]
-        if taken:
-            gap = max(0.0, min(taken) - self._gap_from)
-            self._gap_from = None
-            self._journal.record_gap(gap)
-            self.log.info("restart gap", seconds=round(gap, 3))
 
     # -- processes that end ------------------------------------------------------------
 
@@ -351,7 +296,7 @@ class Supervisor:
         self._hear(child)
         self._unlisten(child)
         end = judge(child, status)
-        found = self._post_mortem.examine(child, peak=self.host.peak)
+        found = self.post_mortem.examine(child, peak=self.host.peak)
         if not end.planned:
             end = replace(end, reason=f"{end.reason}{found}")
             self._held.extend(found.held)
@@ -423,7 +368,7 @@ class Supervisor:
         settings = self.settings
         if settings is not None and self.budget is not None and not self.lifecycle.forced:
             left = self.budget.left(self.host.monotonic())
-            self._post_mortem.leave_word(settings, self.instance_of, left)
+            self.post_mortem.leave_word(settings, self.instance_of, left)
         if settings is not None and settings.quit_urls:
             ask_sidecars(settings.quit_urls, timeout=_QUIT_PATIENCE)
         code = int(self.lifecycle.exit_code())
