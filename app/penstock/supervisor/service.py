@@ -31,11 +31,10 @@ from penstock.supervisor import dumps, signals
 from penstock.supervisor.child import Child, Process
 from penstock.supervisor.drain import Drain
 from penstock.supervisor.exit_history import ExitHistory
-from penstock.supervisor.exit_record import ExitRecord, InFlight, Memory
 from penstock.supervisor.health import WorkerHealth
 from penstock.supervisor.host import Host
 from penstock.supervisor.journal import Journal
-from penstock.supervisor.last_record import write_down
+from penstock.supervisor.last_record import LastRecord, log_exit, write_down
 from penstock.supervisor.messages import Hello, Reading
 from penstock.supervisor.post_mortem import PostMortem
 from penstock.supervisor.quit import ask_sidecars
@@ -97,9 +96,7 @@ class Supervisor:
         self._http: HttpServer | None = None
         self.view = View(self)
         self.post_mortem = PostMortem(self.host)
-        self._held: list[InFlight] = []
-        self._memory: Memory | None = None
-        self._last_done: float | None = None
+        self._last_record = LastRecord()
         self._selector.register(self.pipe, selectors.EVENT_READ)
         for process in first:
             self._admit(process)
@@ -299,14 +296,11 @@ class Supervisor:
         found = self.post_mortem.examine(child, peak=self.host.peak)
         if not end.planned:
             end = replace(end, reason=f"{end.reason}{found}")
-            self._held.extend(found.held)
-            self._memory = self._memory or found.memory
+            self._last_record.died(found)
         blamed = blame(child, end, spare=self._is_spare(child))
-        done = child.board.done_at()
+        self._last_record.done(child.board.done_at())
         with self.lock:
             child.end = end
-            if done is not None:
-                self._last_done = max(done, self._last_done or 0.0)
             self.retired.merge(child.tally)
             if end.counts:
                 self.worker_exits[(str(end.code), exits.name_of(end.code), end.planned)] += 1
@@ -372,29 +366,9 @@ class Supervisor:
         if settings is not None and settings.quit_urls:
             ask_sidecars(settings.quit_urls, timeout=_QUIT_PATIENCE)
         code = int(self.lifecycle.exit_code())
-        record = ExitRecord.of(
-            code,
-            reason=self.lifecycle.reason,
-            at=self.host.wall(),
-            requested_by=self.lifecycle.requested_by,
-            drain_seconds=self.drain.seconds,
-            in_flight_at_deadline=tuple(self.drain.stuck),
-            uptime_seconds=self.host.monotonic() - self.began,
-            last_done_at=self._last_done,
-            held_at_death=tuple(self._held),
-            memory=self._memory,
-        )
+        record = self._last_record.of(self, code)
         write_down(record, journal=self._journal, settings=settings, host=self.host, log=self.log)
-        log = self.log.info if record.planned else self.log.error
-        log(
-            "exit",
-            code=code,
-            name=record.name,
-            planned=record.planned,
-            reason=record.reason,
-            requested_by=record.requested_by or None,
-            drain_seconds=None if record.drain_seconds is None else round(record.drain_seconds, 3),
-        )
+        log_exit(record, self.log)
         if self._http is not None:
             self._http.stop()
         return code
