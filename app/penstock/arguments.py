@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeGuard, TypeVar
 
 from penstock.errors import ConfigError
 
@@ -63,20 +63,20 @@ def whole(
 
 def seconds(place: str, name: str, value: object, *, zero: bool = False, hint: str = "") -> float:
     """Seconds, above 0 (or 0 as well), and not for ever."""
-    if number(value) and (value > 0 or (zero and value == 0)):  # type: ignore[operator]
-        return value  # type: ignore[return-value] # a number, see above
+    if number(value) and (value > 0 or (zero and value == 0)):
+        return value
     least = "0 or more" if zero else "above 0"
     refuse(place, name, value, f"seconds, {least}{hint}")
 
 
 def share(place: str, name: str, value: object) -> float:
     """A part of a whole, above 0 and at most 1."""
-    if number(value) and 0 < value <= 1:  # type: ignore[operator]
-        return value  # type: ignore[return-value] # a number, see above
+    if number(value) and 0 < value <= 1:
+        return value
     refuse(place, name, value, "a number above 0 and at most 1")
 
 
-def number(value: object) -> bool:
+def number(value: object) -> TypeGuard[float]:
     """Whether it is a number, and a finite one."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False

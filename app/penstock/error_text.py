@@ -37,7 +37,7 @@ def name_of(error: BaseException) -> str:
     """The name of its class."""
     try:
         return _clean(type.__dict__["__name__"].__get__(type(error)), _NAME_LIMIT)
-    except BaseException:
+    except BaseException:  # the class is the user's
         return "an exception"
 
 
@@ -45,7 +45,7 @@ def text_of(error: BaseException) -> str:
     """What it says of itself; instead, in brackets, why that cannot be had."""
     try:
         return _clean(str(error), TEXT_LIMIT)
-    except BaseException as raised:
+    except BaseException as raised:  # whatever its __str__ does
         return f"(its text cannot be had: {name_of(raised)})"
 
 
@@ -62,7 +62,7 @@ def traceback_of(error: BaseException) -> str:
         if len(text) > TRACEBACK_LIMIT:
             text = "…\n" + text[2 - TRACEBACK_LIMIT :]
         return _clean(text, TRACEBACK_LIMIT)
-    except BaseException:
+    except BaseException:  # causes and groups are the user's, too
         return f"{said(error)}\n"
 
 
