@@ -114,8 +114,7 @@ class Client:
 
         A service that is too busy to answer is asked again.
         """
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        for _ in _now_and_then(seconds):
             try:
                 report = self.status()
             except ServiceGoneError:
@@ -124,17 +123,14 @@ class Client:
                 pass
             else:
                 yield report
-            time.sleep(max(0.0, min(_POLL, until - time.monotonic())))
 
     def poll_on(self, seconds: float) -> Iterator[dict[str, Any] | None]:
         """Statuses for ``seconds``, whether it is there or not: None is a service that is not."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        for _ in _now_and_then(seconds):
             try:
                 yield self.status()
             except ServiceError:
                 yield None
-            time.sleep(max(0.0, min(_POLL, until - time.monotonic())))
 
     def _call(
         self, method: str, path: str, body: str | None = None, headers: Mapping[str, str] = {}
@@ -205,3 +201,11 @@ def default_url(env: Mapping[str, str] = os.environ) -> str:
     elif ":" in host and not host.startswith("["):
         host = f"[{host}]"
     return f"http://{host}:{text}"
+
+
+def _now_and_then(seconds: float) -> Iterator[None]:
+    """A few times a second, for ``seconds``."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        yield
+        time.sleep(max(0.0, min(_POLL, until - time.monotonic())))

@@ -176,7 +176,7 @@ class Drain:
         elif child.consumed:
             held = child.in_flight(now, stack=self._sup.dumps.stack_of(child))
             self.stuck.extend(held)
-            names = ", ".join(f"{h.topic}[{h.partition}]@{h.offset}" for h in held)
+            names = ", ".join(item.place for item in held)
             for item in held:
                 self._sup.log.error("blocked the drain", **item.to_json())
             what = f"{names or 'no record'} in flight in worker {child.index}"

@@ -39,10 +39,15 @@ class InFlight:
     count: int = 1
     last: int | None = None
 
+    @property
+    def place(self) -> str:
+        """``orders[3]@7``."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
     def __str__(self) -> str:
         many = f" and {self.count - 1} more" if self.count > 1 else ""
         key = "" if self.key is None else f" (key {clip(self.key, _KEY_LENGTH)})"
-        return f"{self.topic}[{self.partition}]@{self.offset}{many}{key}"
+        return f"{self.place}{many}{key}"
 
     def to_json(self) -> dict[str, Any]:
         """A value for :func:`json.dumps`."""

@@ -113,9 +113,7 @@ class Recycling:
             working_set=reading.working_set,
             limit=reading.limit,
             high=self._sup.settings.memory_high if self._sup.settings else None,
-            in_flight=[f"{i.topic}[{i.partition}]@{i.offset}" for i in child.in_flight(now)][
-                :_NAMED
-            ],
+            in_flight=[item.place for item in child.in_flight(now)[:_NAMED]],
             partitions=partitions[:_NAMED],
             partitions_in_all=len(partitions),
         )
